@@ -1,0 +1,73 @@
+# Two commands do everything on a machine with Python 3.11, git and make: `make demo` and `make check`.
+SHELL := bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+SOURCES := pyproject.toml requirements.lock docker/install.sh
+PYTEST_ARGS ?=
+DATA ?=
+
+# Nothing is downloaded and nobody is told: libraries we use would otherwise ask hubs and report usage.
+export HF_HUB_OFFLINE := 1
+export DO_NOT_TRACK := 1
+export RAGAS_DO_NOT_TRACK := true
+export NML_DISABLE_USAGE_LOGGING := 1
+export PYTHON TORCH_PIP_ARGS
+
+.PHONY: help demo check lint types rules test bench bench-quality dashboards lock wheel clean programs
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+demo: programs .venv/.installed-run  ## the daemon, Prometheus and Alertmanager on real data; Ctrl-C stops all
+	$(PY) -m monitor.demo
+
+check: programs lint types rules test  ## everything that must be green before a commit
+
+lint: .venv/.installed-dev  ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: .venv/.installed-dev  ## mypy, strict
+	$(PY) -m mypy
+
+rules: programs  ## the Prometheus rules, their tests, the Alertmanager example
+	promtool check rules rules/*.rules.yml
+	promtool test rules rules/tests/*.yml
+	amtool check-config rules/alertmanager.example.yml
+
+test: programs .venv/.installed-dev  ## pytest; PYTEST_ARGS="-k store -x"
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+bench: .venv/.installed-dev  ## speed, figures to tests/bench/RESULTS.md
+	$(PY) -m tests.bench --write
+
+bench-quality: .venv/.installed-dev  ## quality of the detectors on labelled data; DATA=folder
+	$(PY) -m tests.bench.quality --write $(if $(DATA),--data $(DATA))
+
+dashboards: .venv/.installed-run  ## writes dashboards/*.json
+	$(PY) dashboards/build.py
+
+lock:  ## requirements.lock from a fresh resolve
+	docker/install.sh lock
+
+wheel: .venv/.installed-run  ## dist/modelwatch-*.whl
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist/*.whl
+
+clean:  ## what was built and cached; keeps .venv and stored data
+	rm -rf build dist .make .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+programs:
+	@docker/install.sh programs
+
+# What the checks need contains what the demo needs, so a developer installs once.
+.venv/.installed-dev: $(SOURCES)
+	docker/install.sh dev
+	touch .venv/.installed-run $@
+
+.venv/.installed-run: $(SOURCES)
+	docker/install.sh run
+	touch $@

@@ -1,0 +1,1 @@
+"""Detectors: the maths of modelwatch, usable in a notebook without the daemon."""

@@ -1,0 +1,350 @@
+"""What a detector promises, and what it is given.
+
+Two kinds of detector stand behind two protocols. A `RowDetector` gives a `Score` for each record; a `WindowDetector` compares
+a current window with a reference and gives one `Reading`. A detector measures; the check's threshold judges. Timing, retries,
+logging and counting belong to whoever calls it.
+
+A detector ends in one of four outcomes and never in a made-up number:
+
+    ok                a finite value
+    not_enough_data   raise `NotEnoughData` (window), or return `Score.not_enough_data`
+    not_evaluable     raise `NotEvaluable`, or return `Score.not_evaluable`, with a reason from `NOT_EVALUABLE_REASONS`
+    failed            raise anything else; the caller records it and goes on with the others
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+FloatArray = NDArray[np.float64]
+ColumnKind = Literal["number", "category"]
+Worse = Literal["higher", "lower"]
+
+
+class Outcome(StrEnum):
+    """How an evaluation ended. Stored with every score and reading."""
+
+    OK = "ok"
+    NOT_ENOUGH_DATA = "not_enough_data"
+    NOT_EVALUABLE = "not_evaluable"
+    FAILED = "failed"
+
+
+NOT_EVALUABLE_REASONS = frozenset(
+    {
+        "content_off",  # the sender keeps prompts and answers to itself
+        "empty_answer",
+        "no_claims",  # an answer, but nothing in it that could be supported or not
+        "no_context",
+        "no_features",
+        "no_labels",
+        "no_question",
+        "no_reference",
+        "constant",  # the statistic is not defined on one value
+        "missing_column",
+        "type_changed",
+        "wrong_type",
+        "not_numeric",
+    }
+)
+
+
+class NotEnoughData(Exception):
+    """Fewer rows than the detector needs. An outcome of its own: neither a zero nor a failure."""
+
+
+class NotEvaluable(Exception):
+    """The detector does not apply to this input, for a reason from `NOT_EVALUABLE_REASONS`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        if reason not in NOT_EVALUABLE_REASONS:
+            raise ValueError(f"unknown reason {reason!r}; known: {', '.join(sorted(NOT_EVALUABLE_REASONS))}")
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class DetectorConfig(BaseModel):
+    """Base of every detector's settings: frozen, and a misspelled key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One piece of evidence inside an answer: `response[start:end]`, and what was found for it.
+
+    `support` is in 0..1 (1: supported). `context` is the index of the best passage in the row's contexts, or None.
+    """
+
+    start: int
+    end: int
+    support: float
+    context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A row detector's word on one record. `value` is finite exactly when `outcome` is ok."""
+
+    outcome: Outcome
+    value: float | None = None
+    reason: str | None = None
+    stage: str = ""
+    claims: tuple[Claim, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.outcome is Outcome.OK) != (self.value is not None and math.isfinite(self.value)):
+            raise ValueError(f"a score of outcome {self.outcome} cannot have the value {self.value!r}")
+
+    @classmethod
+    def ok(cls, value: float, *, stage: str = "", claims: Sequence[Claim] = (), **detail: Any) -> Score:
+        return cls(Outcome.OK, float(value), None, stage, tuple(claims), detail)
+
+    @classmethod
+    def not_evaluable(cls, reason: str, **detail: Any) -> Score:
+        return cls(Outcome.NOT_EVALUABLE, None, NotEvaluable(reason).reason, detail=detail)
+
+    @classmethod
+    def not_enough_data(cls, reason: str, **detail: Any) -> Score:
+        return cls(Outcome.NOT_ENOUGH_DATA, None, reason, detail=detail)
+
+    @classmethod
+    def failed(cls, reason: str, **detail: Any) -> Score:
+        return cls(Outcome.FAILED, None, reason, detail=detail)
+
+
+Row = Mapping[str, Any]
+"""One record, read only. A generation has `record_id`, `question` (str or None), `response` (str or None) and `contexts`
+(list of str); a prediction has `record_id`, `features` (mapping), `prediction` and `probability`."""
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors. One is shared by all detectors of a process."""
+
+    name: str
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit-norm vectors, float32 (len(texts), dimension), in the order of `texts`. Each distinct text costs once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the process lends its detectors. `encoder()` loads on first use and may take seconds."""
+
+    encoder: Callable[[], Encoder]
+
+
+@runtime_checkable
+class RowDetector(Protocol):
+    """Scores records one by one; a batch gives what the rows alone would give.
+
+    `inputs` names the row keys it reads. `flag` is where, without a word from the check, a score counts as flagged
+    (at or beyond it in the direction of `worse`). A detector with a method `load(resources: Resources) -> None` has it
+    called once, in the process that scores, before the first `score`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    inputs: ClassVar[frozenset[str]]
+    worse: ClassVar[Worse]
+    flag: ClassVar[float]
+    Config: ClassVar[type[DetectorConfig]]
+
+    def score(self, rows: Sequence[Row]) -> list[Score]:
+        """One score for each row, in order. Never raises for a bad row: that row's score says so."""
+        ...
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """A column of categories: `codes` int32 (n,), -1 where missing, else an index into `names`."""
+
+    codes: NDArray[np.int32]
+    names: tuple[str, ...]
+
+
+@runtime_checkable
+class Window(Protocol):
+    """The rows between two times, by column. Columns are fetched on first use and must not be written to."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def features(self) -> Mapping[str, ColumnKind]:
+        """The features of these rows and what each is. The schema's word, not a guess from this window."""
+        ...
+
+    def has(self, column: str) -> bool: ...
+
+    def numbers(self, column: str) -> FloatArray:
+        """float64 (rows,), NaN where missing. Raises `NotEvaluable` (missing_column, not_numeric)."""
+        ...
+
+    def categories(self, column: str) -> Categories:
+        """Raises `NotEvaluable` (missing_column). Numbers come as the text of the number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One feature's, metric's or slice's share in a reading.
+
+    `value` is None unless `outcome` is ok. `flagged` says that the part alone is beyond its own `threshold`.
+    """
+
+    name: str
+    statistic: str
+    outcome: Outcome = Outcome.OK
+    value: float | None = None
+    p_value: float | None = None
+    threshold: float | None = None
+    flagged: bool = False
+    reason: str | None = None
+    n_reference: int = 0
+    n_current: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A window detector's word on one window.
+
+    `value` is finite and is what the check's threshold judges; `lower` and `upper` are its interval where there is one.
+    `metrics` are further named numbers of the same window (a quality check gives several); NaN never stands in it.
+    `parts` come with the largest contribution first.
+    """
+
+    value: float
+    statistic: str
+    n_current: int
+    n_reference: int = 0
+    lower: float | None = None
+    upper: float | None = None
+    parts: tuple[Part, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("value", self.value), ("lower", self.lower), ("upper", self.upper), *self.metrics.items()):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"a reading's {name} must be finite, not {value!r}")
+
+
+@runtime_checkable
+class WindowDetector(Protocol):
+    """Compares a window with a reference. `inputs` and `worse` are read from the instance: they may depend on settings.
+
+    `inputs` names what it reads: "features", "prediction", "probability", "label", or single columns. Optional class
+    attributes: `reference` ("required", the default; "optional"; or "none": `compare` is then given None) and `isolated`
+    (True: it may leak, block or reseed global state, so it runs in a worker process).
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    inputs: ClassVar[frozenset[str]]
+    worse: ClassVar[Worse]
+    Config: ClassVar[type[DetectorConfig]]
+
+    def compare(self, reference: Window | None, current: Window) -> Reading:
+        """Raises `NotEnoughData` or `NotEvaluable`; anything else raised is a failure of this check alone."""
+        ...
+
+
+class Frame:
+    """A `Window` over columns in memory, for notebooks, tests and the worker process.
+
+    >>> frame = Frame({"age": [31.0, 45.0], "city": ["Oslo", None]})
+    >>> frame.rows, dict(frame.features)
+    (2, {'age': 'number', 'city': 'category'})
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Sequence[Any] | NDArray[Any]],
+        *,
+        features: Mapping[str, ColumnKind] | None = None,
+    ) -> None:
+        """`features` says which columns are features and of what kind; by default all are, by their dtype."""
+        self._columns = {name: np.asarray(values) for name, values in columns.items()}
+        sizes = {len(values) for values in self._columns.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"columns of unequal length: {sorted(sizes)}")
+        self._rows = sizes.pop() if sizes else 0
+        self._features = dict(features) if features is not None else {n: kind_of(v) for n, v in self._columns.items()}
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def features(self) -> Mapping[str, ColumnKind]:
+        return self._features
+
+    def has(self, column: str) -> bool:
+        return column in self._columns
+
+    def numbers(self, column: str) -> FloatArray:
+        values = self._column(column)
+        try:
+            return np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as exc:
+            raise NotEvaluable("not_numeric", f"column {column!r}") from exc
+
+    def categories(self, column: str) -> Categories:
+        return encode_categories(self._column(column))
+
+    def _column(self, column: str) -> NDArray[Any]:
+        if column not in self._columns:
+            raise NotEvaluable("missing_column", f"no column {column!r}; there are {', '.join(sorted(self._columns))}")
+        return self._columns[column]
+
+
+def kind_of(values: NDArray[Any]) -> ColumnKind:
+    """Booleans and text are categories; everything numpy can count with is a number."""
+    return "number" if values.dtype.kind in "iuf" else "category"
+
+
+def encode_categories(values: NDArray[Any]) -> Categories:
+    """Codes in the order of first appearance sorted by name, so that equal data has equal codes."""
+    if values.dtype.kind in "iuf":
+        missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
+        distinct, inverse = np.unique(values[~missing], return_inverse=True)
+        codes = np.full(len(values), -1, dtype=np.int32)
+        codes[~missing] = inverse
+        return Categories(codes, tuple(text_of_number(v) for v in distinct.tolist()))
+    texts = [None if v is None or v != v else str(v) for v in values.tolist()]
+    names = tuple(sorted({t for t in texts if t is not None}))
+    index: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+    index[None] = -1
+    return Categories(np.fromiter((index[t] for t in texts), dtype=np.int32, count=len(texts)), names)
+
+
+def text_of_number(value: float) -> str:
+    """Whole numbers without a point, whatever else is in their column, so that two windows name them alike."""
+    return str(int(value)) if math.isfinite(value) and value == math.floor(value) else str(value)
+
+
+def settings_hash(detector: type[RowDetector] | type[WindowDetector], config: DetectorConfig) -> str:
+    """Sixteen hex digits over name, version and settings: equal hash, equal maths."""
+    text = json.dumps([detector.name, detector.version, config.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

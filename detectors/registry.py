@@ -1,0 +1,61 @@
+"""Finds a detector by name: shipped ones, entry points of the group `modelwatch.detectors`, or "module:Class"."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import TypeGuard
+
+from detectors.contract import DetectorConfig, RowDetector, WindowDetector
+
+DetectorClass = type[RowDetector] | type[WindowDetector]
+
+SHIPPED = {
+    "data_drift": "detectors.data_drift:DataDrift",
+    "evidently": "detectors.evidently_metric:EvidentlyMetric",
+    "faithfulness": "detectors.faithfulness:Faithfulness",
+    "performance": "detectors.performance:Performance",
+}
+GROUP = "modelwatch.detectors"
+
+
+class UnknownDetector(LookupError):
+    """No detector of that name, or what the name points to is not a detector. The message says what there is."""
+
+
+def names() -> list[str]:
+    """Every name that `load` knows without a "module:Class"."""
+    return sorted({*SHIPPED, *(e.name for e in entry_points(group=GROUP))})
+
+
+def load(name: str) -> DetectorClass:
+    """The detector class called `name`. Imports its module, so it may take a moment; it loads no model.
+
+    Raises:
+        UnknownDetector: see there.
+    """
+    # Entry points last: finding them reads the metadata of everything that is installed.
+    target = SHIPPED.get(name) or (name if ":" in name else None)
+    target = target or next((e.value for e in entry_points(group=GROUP, name=name)), None)
+    if target is None:
+        raise UnknownDetector(f"no detector {name!r}; there are {', '.join(names())}, or name one as module:Class")
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as exc:  # whatever the module of a plug-in raises while it is imported
+        raise UnknownDetector(f"detector {name!r}: cannot load {target}: {exc}") from exc
+    needed = ["name", "version", "inputs", "worse", "Config", *(["flag"] if is_row(found) else [])]
+    missing = [a for a in needed if not hasattr(found, a)]
+    if missing or not (is_row(found) or is_window(found)):
+        raise UnknownDetector(f"detector {name!r}: {target} has no {', '.join(missing) or 'score or compare method'}")
+    if not issubclass(found.Config, DetectorConfig):
+        raise UnknownDetector(f"detector {name!r}: {target}.Config must be a detectors.contract.DetectorConfig")
+    return found
+
+
+def is_row(detector: type) -> TypeGuard[type[RowDetector]]:
+    return callable(getattr(detector, "score", None))
+
+
+def is_window(detector: type) -> TypeGuard[type[WindowDetector]]:
+    return callable(getattr(detector, "compare", None))

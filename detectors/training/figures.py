@@ -1,0 +1,84 @@
+"""The figures of the card: AUROC with its interval, calibration, thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.training.table import FloatArray, Table, balance
+
+
+def figures(table: Table, score: FloatArray, bootstraps: int, seed: int) -> dict[str, Any]:
+    """AUROC pooled, and its mean within sources, with bootstrap 95 % intervals over groups."""
+    rng = np.random.default_rng(seed)
+    groups, member = np.unique(table.group, return_inverse=True)
+    rows_of = [np.flatnonzero(member == g) for g in range(len(groups))]
+    draws = []
+    for _ in range(bootstraps):
+        rows = np.concatenate([rows_of[g] for g in rng.integers(len(groups), size=len(groups))])
+        again = replace(table, source=table.source[rows], supported=table.supported[rows])
+        draws.append((auroc(again.supported, score[rows]), macro(again, score[rows])))
+    # A source with one label only in a draw gives NaN; leave that draw out.
+    low, high = np.nanpercentile(np.array(draws), [2.5, 97.5], axis=0)
+    return {
+        "pooled": rounded(auroc(table.supported, score)),
+        "pooled_95": [rounded(low[0]), rounded(high[0])],
+        "macro": rounded(macro(table, score)),
+        "macro_95": [rounded(low[1]), rounded(high[1])],
+        **by_source(table, score),
+    }
+
+
+def by_source(table: Table, score: FloatArray) -> dict[str, float]:
+    masks = {str(s): table.source == s for s in np.unique(table.source)}
+    return {s: rounded(auroc(table.supported[mask], score[mask])) for s, mask in masks.items()}
+
+
+def macro(table: Table, score: FloatArray) -> float:
+    """Mean of the sources' AUROCs: what a source gains by being easy to tell from another does not count."""
+    masks = [table.source == s for s in np.unique(table.source)]
+    return float(np.mean([auroc(table.supported[mask], score[mask]) for mask in masks]))
+
+
+def auroc(positive: NDArray[np.bool_], score: FloatArray) -> float:
+    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney)."""
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return float("nan")
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def calibration_error(table: Table, score: FloatArray) -> float:
+    """Mean distance, over tenths of the scale, between the value and the share of supported answers (ECE; Naeini et al. 2015).
+
+    The sources and labels weigh equally, as in training: where most answers are supported, values are too low.
+    """
+    weights = balance(table) / balance(table).sum()
+    tenth = np.minimum((score * 10).astype(int), 9)
+    gaps = np.bincount(tenth, weights * (score - table.supported), 10)
+    return float(np.abs(gaps).sum())
+
+
+def best_threshold(table: Table, score: FloatArray) -> float:
+    """Where balanced accuracy is highest, to two digits."""
+    weights = balance(table)
+    grid = np.arange(0.05, 0.96, 0.01)
+    hits = [float(weights @ ((score >= t) == table.supported)) for t in grid]
+    return rounded(float(grid[int(np.argmax(hits))]), 2)
+
+
+def flag_at(table: Table, score: FloatArray, false_flags: float) -> float:
+    """The highest score, to two digits, at or below which at most a share `false_flags` of the supported answers lie."""
+    weights = balance(table) * table.supported
+    grid = np.arange(0.0, 1.0, 0.01)
+    fine = [t for t in grid if weights @ (score <= t) <= false_flags * weights.sum()]
+    return rounded(float(max(fine)), 2)
+
+
+def rounded(value: float, digits: int = 3) -> float:
+    return round(float(value), digits)

@@ -1,0 +1,157 @@
+"""Which slots of a check are touched by new rows, and which of those are due.
+
+A touched slot waits in `check_slots` until the watermark has passed it, so what came while the daemon was down is found as
+well as what came just now.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from monitor.clock import Clock, floor_to
+from monitor.config import Check
+from monitor.reader import Reader
+from monitor.store import Store
+from monitor.transaction import Transaction
+from monitor.windows import slots_of
+
+RECHECK_SECONDS = 15.0  # late records restate readings at least this often
+SLOTS_AT_ONCE = 50
+
+
+class Agenda:
+    """Of one check; called by one thread at a time."""
+
+    def __init__(self, check: Check, kinds: list[str], row_hash: str | None, *, store: Store, clock: Clock) -> None:
+        """`kinds`: the logs whose rows change a reading. `row_hash`: the settings hash of a row detector's scores."""
+        self._check = check
+        self.key = f"{check.model}/{check.name}"  # a check that moves to another model begins anew there
+        self._kinds = kinds
+        self._row_hash = row_hash
+        self._store = store
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self._boundary: datetime | None = None
+        self._seen: tuple[int, ...] = ()
+        self._unscored: datetime | None = None  # event time of the oldest record that waits to be scored, as of the last look
+        self._held = False  # slots are past the watermark, but their records are not scored yet
+
+    def worth_a_look(self) -> bool:
+        """A new slot boundary has passed, or new rows have waited long enough. Asks no query."""
+        now = self._clock.monotonic()
+        watermark = self._store.watermark(self._check.model)
+        boundary = None
+        if watermark is not None:
+            settled = watermark - timedelta(seconds=self._check.lateness)
+            # The slot that holds `settled` is still open, so the one before it is the last that can be due.
+            boundary = next(slots_of(settled, self._check.every, self._check.every))
+        seen = tuple(self._store.last_seq(kind, self._check.model) for kind in self._kinds)
+        old = now - self._looked_at >= RECHECK_SECONDS
+        if boundary == self._boundary and not self._held and not (old and (seen != self._seen or self._waiting())):
+            return False
+        self._boundary, self._seen, self._looked_at = boundary, seen, now
+        return True
+
+    def look_again(self) -> None:
+        """What the last look found could not be kept."""
+        self._boundary, self._seen, self._looked_at = None, (), float("-inf")
+
+    def _waiting(self) -> bool:
+        """Slots wait for the watermark, or for `idle_timeout` where none comes."""
+        with self._store.read() as reader:
+            found = reader.query("SELECT 1 FROM check_slots WHERE check_name = ? LIMIT 1", [self.key])
+        return bool(found)
+
+    def touch(self) -> None:
+        """Note the slots that new rows belong to, and move the cursors past those rows: one transaction."""
+        check = self._check
+        with self._store.read() as reader:
+            if self._row_hash is not None:
+                # In the same look as the scores: what is not among them still waits.
+                self._unscored = reader.query(
+                    "SELECT min(event_time) AS at FROM work WHERE model = ? AND due_at IS NOT NULL", [check.model]
+                )[0]["at"]
+            cursors = {
+                row["kind"]: row["seq"]
+                for row in reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
+            }
+            touched: set[datetime] = set()
+            moved: dict[str, int] = {}
+            for kind in self._kinds:
+                last, hours = self._new_times(reader, kind, cursors.get(kind, 0))
+                if last is not None:
+                    moved[kind] = last
+                    touched.update(s for t in hours for s in slots_of(t, check.every, check.window_seconds))
+        if not moved:
+            return
+
+        def keep(transaction: Transaction) -> None:
+            for kind, seq in moved.items():
+                transaction.execute("DELETE FROM check_cursors WHERE check_name = ? AND kind = ?", [self.key, kind])
+                transaction.insert("check_cursors", {"check_name": [self.key], "kind": [kind], "seq": [seq]})
+            if touched:
+                slots = sorted(touched)
+                marks = ", ".join("?" * len(slots))
+                transaction.execute(f"DELETE FROM check_slots WHERE check_name = ? AND slot IN ({marks})", [self.key, *slots])
+                transaction.insert(
+                    "check_slots",
+                    {"check_name": [self.key] * len(slots), "slot": slots, "touched_at": [transaction.now] * len(slots)},
+                )
+
+        self._store.run(keep)
+
+    def _new_times(self, reader: Reader, kind: str, cursor: int) -> tuple[int | None, list[datetime]]:
+        """The last seq there is after `cursor`, and one instant from each `every` in which new rows lie."""
+        model, step = self._check.model, self._check.every
+        new = reader.source(kind, model, after_seq=cursor)
+        where = "n.seq > ?"
+        params: list[Any] = [cursor]
+        time = "n.event_time"
+        if kind == "labels":
+            # A label belongs to the window of its prediction, whenever it comes.
+            new = f"{new} n JOIN {reader.source('predictions', model)} p USING (record_id)"
+            time = "p.event_time"
+        else:
+            new = f"{new} n"
+        if self._row_hash is not None:
+            where += " AND n.settings_hash = ?"
+            params.append(self._row_hash)
+        last = reader.query(
+            f"SELECT max(seq) AS last FROM {reader.source(kind, model, after_seq=cursor)} WHERE seq > ?", [cursor]
+        )[0]["last"]
+        if last is None:
+            return None, []
+        times = reader.query(
+            # Of those in one `every` the last belongs to all slots that any of them belongs to.
+            f"SELECT max({time}) AS at FROM {new} WHERE {where} GROUP BY floor(epoch_us({time}) / {step * 1_000_000})",
+            params,
+        )
+        return last, [row["at"] for row in times]
+
+    def due(self) -> list[datetime]:
+        """Touched slots that the watermark has passed, or the wall clock where nothing came for them for `idle_timeout`;
+        oldest first. The clock alone is no reason: a replay of last year's data is not late, it is not finished."""
+        check = self._check
+        watermark = self._store.watermark(check.model)
+        lateness = timedelta(seconds=check.lateness)
+        passed = watermark - lateness if watermark is not None else None
+        now = self._clock.now()
+        quiet_since = now - timedelta(seconds=check.idle_timeout)
+        reference = check.reference
+        ready = reference is None or reference.end is None or (watermark is not None and watermark >= reference.end + lateness)
+        if not ready:
+            return []
+        with self._store.read() as reader:
+            rows = reader.query(
+                "SELECT slot FROM check_slots WHERE check_name = ? AND (slot <= ? OR (slot <= ? AND touched_at <= ?)) "
+                "ORDER BY slot LIMIT ?",
+                [self.key, passed, now - lateness, quiet_since, SLOTS_AT_ONCE],
+            )
+        # A share of the answers that happen to be scored by now is no reading.
+        unscored = self._unscored
+        due = [row["slot"] for row in rows if unscored is None or row["slot"] <= unscored]
+        # No slot is touched by what is not scored yet, so it is asked for as well.
+        closed = passed is not None and unscored is not None and unscored < floor_to(passed, check.every)
+        self._held = closed or len(due) < len(rows)
+        return due

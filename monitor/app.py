@@ -1,0 +1,249 @@
+"""Builds everything in start order, takes it down in the reverse, and applies a new config in between."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+import monitor
+from monitor import configfile, log, runner
+from monitor.audit import Audit
+from monitor.auth import Tokens
+from monitor.board import Board
+from monitor.child import Child
+from monitor.clock import Clock, SystemClock
+from monitor.config import Config, Follow
+from monitor.errors import ConfigError, StoreError
+from monitor.exposition import Exposition
+from monitor.inbox import Inbox
+from monitor.metrics import Metrics
+from monitor.references import References
+from monitor.scheduler import Scheduler
+from monitor.scoring import Scoring
+from monitor.segments import Sealer
+from monitor.server import PushServer
+from monitor.sources.follow import FollowSource
+from monitor.store import Store
+
+FIXED = ("store", "server", "metrics", "encoder")  # what only a restart can change
+MAINTENANCE_SECONDS = 1.0
+
+
+class App:
+    """The daemon, from `start` to `stop`. `reload` may be called by any thread in between."""
+
+    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        """
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        self._path = path
+        self._clock = clock or SystemClock()
+        self.config = configfile.load(path)
+        self._changing = threading.Lock()
+        self._ready = False
+        self._stop = threading.Event()
+        self._closers: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """
+        Raises:
+            StoreError: the store is locked, too new or broken.
+            OSError: an address cannot be bound.
+        """
+        try:
+            self._build()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _build(self) -> None:
+        config, clock = self.config, self._clock
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.metrics = metrics = Metrics(self.registry, max_series=config.metrics.max_series)
+        self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
+        metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
+        metrics.ready.set(0)
+        # The helpers first: a process should not be forked from one that has DuckDB's threads.
+        encoder = {"encoder_path": config.encoder.path and str(config.encoder.path), "device": config.encoder.device}
+        self._scorer = self._child("scorer", encoder, nice=config.scoring.nice)
+        self._worker = self._child("worker", {}, nice=config.scoring.nice)
+        self.store = store = Store(
+            config.store,
+            clock=clock,
+            metrics=metrics,
+            queue_records=config.server.queue_records,
+            queue_bytes=config.server.queue_bytes,
+        )
+        self._closers.append(store.close)
+        self._inbox = Inbox(config, store, clock=clock, metrics=metrics)
+        self._references = References(store.root)
+        self._runners = runner.build(
+            config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics
+        )
+        self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
+        self._scheduler = Scheduler(clock=clock, metrics=metrics)
+        self._scheduler.configure(self._runners)
+        # Only now, with the verdicts back from the store, may a scrape be answered.
+        self.registry.register(self.board)
+        self.exposition = Exposition(config.metrics, self.registry, ready=self.not_ready, reload=self.reload)
+        self._begin(self.exposition.start, self.exposition.stop)
+        self._maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
+        self._begin(self._maintenance.start, self._end_maintenance)
+        self._begin(self._scoring.start, self._scoring.stop)
+        self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
+        self._begin(self._scheduler.start, self._scheduler.stop)
+        self._closers.append(self._worker.stop)
+        self._sources: dict[str, FollowSource] = {}
+        self._follow(config.sources)
+        self._closers.append(lambda: self._follow(()))
+        self.push = PushServer(config.server, self._inbox, tokens=Tokens(config.server.tokens_file), clock=clock, metrics=metrics)
+        self._begin(self.push.start, self.push.stop)
+        metrics.reload_ok.set(1)
+        metrics.reload_time.set(clock.now().timestamp())
+        metrics.ready.set(1)
+        self._ready = True
+        log.info("ready", api=self.push.address, metrics=self.exposition.address, store=store.root)
+
+    def stop(self) -> None:
+        """Refuse what is new, commit what is in hand, let go of everything. Safe to call twice."""
+        self._ready = False
+        if hasattr(self, "metrics"):
+            self.metrics.ready.set(0)
+        with contextlib.ExitStack() as stack:  # the last first; one that fails does not keep the others from closing
+            for close in self._closers:
+                stack.callback(close)
+            self._closers.clear()
+
+    def not_ready(self) -> str | None:
+        """Why records are not taken, or None."""
+        if not self._ready:
+            return "starting or stopping"
+        return self.store.unavailable
+
+    def reload(self) -> str | None:
+        """Take the config file anew; on any problem keep the old one and return what is wrong."""
+        with self._changing:
+            if not self._ready:
+                return "starting or stopping; reload again"
+            try:
+                config = configfile.load(self._path)
+                fixed = [s for s in FIXED if getattr(config, s) != getattr(self.config, s)]
+                if fixed:
+                    places = ", ".join(fixed)
+                    raise ConfigError([f"{self._path}: {places}: changed; only a restart can change it, the old config stays"])
+                tokens = Tokens(config.server.tokens_file)
+                self._apply(config)
+            except (ConfigError, StoreError, duckdb.Error) as exc:
+                self.metrics.reload_ok.set(0)
+                log.error("reload refused; the old config stays", problems=exc)
+                return str(exc)
+            except Exception as exc:  # a fault of ours or of a plug-in: no reason for the daemon to end
+                self.metrics.reload_ok.set(0)
+                log.error("reload failed; correct the config and reload again", exc)
+                return f"{type(exc).__name__}: {exc}; checks that had changed are stopped until the next reload"
+            self.push.tokens = tokens
+            self.metrics.reload_ok.set(1)
+            self.metrics.reload_time.set(self._clock.now().timestamp())
+            log.info("reloaded", checks=len(config.checks), models=len(config.models))
+            return None
+
+    def _apply(self, config: Config) -> None:
+        """
+        Raises:
+            StoreError, duckdb.Error: the store is away. Reload again: checks that had changed are stopped until then.
+        """
+        old = self.config
+        models = {m.name: m for m in config.models}
+        same = {c.name for c in config.checks if c in old.checks and models[c.model] in old.models}
+        kept = {name: one for name, one in self._runners.items() if name in same and not one.retired}
+        self._scheduler.configure(kept)  # from here on nobody wakes the others
+        for name, one in self._runners.items():
+            if name not in kept:
+                one.retire()
+                self.board.forget(name)
+                self.metrics.forget(check=name)
+        fresh = config.model_copy(update={"checks": tuple(c for c in config.checks if c.name not in kept)})
+        self._runners = kept | runner.build(
+            fresh,
+            self.store,
+            self._references,
+            self._worker,
+            board=self.board,
+            clock=self._clock,
+            metrics=self.metrics,
+        )
+        self._scheduler.configure(self._runners)
+        self._inbox.configure(config)
+        self._scoring.configure(config)
+        for model in {m.name for m in old.models} - set(models):
+            self.metrics.forget(model=model)
+        self._follow(config.sources)
+        self.config = config
+
+    def _follow(self, sources: tuple[Follow, ...]) -> None:
+        wanted = {s.name: s for s in sources}
+        for name, source in list(self._sources.items()):
+            if wanted.get(name) != source.config:
+                source.stop()
+                del self._sources[name]
+        for name, one in wanted.items():
+            if name not in self._sources:
+                source = FollowSource(one, self._inbox, self.store, clock=self._clock, metrics=self.metrics)
+                self._sources[name] = source
+                source.start()
+
+    def _maintain(self) -> None:
+        """Seals, and keeps the auditors' views fresh."""
+        store, config = self.store, self.config.store
+        sealer = Sealer(
+            store,
+            clock=self._clock,
+            metrics=self.metrics,
+            seal_seconds=config.seal_seconds,
+            seal_rows=config.seal_rows,
+        )
+        audit = Audit(store, clock=self._clock, metrics=self.metrics)
+        refreshed = float("-inf")
+        while True:
+            stopping = self._stop.wait(MAINTENANCE_SECONDS)
+            try:
+                sealed = 0 if stopping else sealer.seal_due()
+            except Exception as exc:  # whatever it is: better seen to fail again and again than once and then silence
+                self.metrics.seal_failures.inc()
+                log.warning("sealing failed and will be tried again", error=exc)
+                sealed = 0
+            if sealed or stopping or self._clock.monotonic() - refreshed >= config.tail_seconds:
+                refreshed = self._clock.monotonic()
+                try:
+                    audit.refresh()
+                except Exception as exc:  # likewise
+                    self.metrics.audit_failures.inc()
+                    log.warning("audit.duckdb could not be brought up to date", error=exc)
+            if stopping:
+                return
+
+    def _end_maintenance(self) -> None:
+        """Once nothing is stored any more, so that the auditors' views show all that was."""
+        self._stop.set()
+        self._maintenance.join()
+
+    def _child(self, name: str, setup: object, *, nice: int) -> Child:
+        child = Child(name, f"monitor.helpers:{name}", setup, nice=nice, clock=self._clock, metrics=self.metrics)
+        self._closers.append(child.stop)
+        return child
+
+    def _begin(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
+        start()
+        self._closers.append(stop)

@@ -1,0 +1,167 @@
+"""`audit.duckdb`: views only, over the segments and a tail of what is still hot, for any number of readers and any tool.
+
+The live file is locked by its owner, so readers get files nobody changes: segments named by the manifest (never a glob: a
+seal that was interrupted would show twice), and increments of the hot rows written every few seconds. The views are
+replaced as a whole file, under the readers, by a rename.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from monitor import segments
+from monitor.clock import Clock
+from monitor.metrics import Metrics
+from monitor.reader import Reader, literal
+from monitor.schema import FEATURE, KINDS, quote, table_name
+from monitor.store import Store
+
+FILE = "audit.duckdb"
+FOLDER = "tail"
+GRACE_SECONDS = 120.0  # a reader that opened the old views may still be at its files
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What holds the rows of one log: segments up to `sealed_seq`, and the tail from there on."""
+
+    segments: tuple[str, ...]
+    tail: tuple[str, ...]
+    sealed_seq: int
+
+    def sql(self) -> str:
+        parts = []
+        if self.segments:
+            parts.append(f"SELECT * FROM {_read(self.segments)}")
+        if self.tail:
+            # The oldest tail file may reach below what has been sealed since it was written.
+            parts.append(f"SELECT * FROM {_read(self.tail)} WHERE seq > {self.sealed_seq}")
+        return " UNION ALL BY NAME ".join(parts)
+
+
+def _read(paths: Sequence[str]) -> str:
+    return f"read_parquet([{', '.join(literal(p) for p in paths)}], union_by_name = true)"
+
+
+class Audit:
+    """Brings the views up to date. Called by one thread."""
+
+    def __init__(self, store: Store, *, clock: Clock, metrics: Metrics) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._tail: dict[tuple[str, str], list[tuple[int, Path]]] = {}  # last seq and file, oldest first
+        self._dropped: list[tuple[float, Path]] = []
+        self._shown: dict[tuple[str, str], Files] | None = None
+        # Of an earlier run, whose views stand until the first refresh; the rows are in the hot file.
+        self._earlier = set((store.root / FOLDER).rglob("*.parquet*"))
+
+    def refresh(self) -> bool:
+        """Write what is new and replace the views; False when nothing was new."""
+        logs = self._store.logs()  # before the look: what is named here is in there
+        with self._store.read() as reader:
+            sealed = {
+                (row["kind"], row["model"]): row["last"]
+                for row in reader.query("SELECT kind, model, max(last_seq) AS last FROM manifest GROUP BY ALL")
+            }
+            for kind, model in logs:
+                self._extend(reader, kind, model, sealed.get((kind, model), 0))
+            files = self._files(reader, sealed)
+        changed = files != self._shown
+        if changed:
+            self._replace(files)
+            self._shown = files
+        kept = {path for tail in self._tail.values() for _, path in tail}
+        self._dropped += [(self._clock.monotonic(), path) for path in self._earlier - kept]
+        self._earlier.clear()
+        self._clean()
+        self._metrics.audit_last_success.set(self._clock.now().timestamp())
+        return changed
+
+    def _extend(self, reader: Reader, kind: str, model: str, sealed: int) -> None:
+        tail = self._tail.setdefault((kind, model), [])
+        while tail and tail[0][0] <= sealed:
+            self._dropped.append((self._clock.monotonic(), tail.pop(0)[1]))
+        after = max(sealed, tail[-1][0] if tail else 0)
+        where = f"{table_name(kind, model)} WHERE seq > {after}"
+        if kind != "predictions":
+            where += f" AND model = {literal(model)}"
+        last = reader.query(f"SELECT max(seq) AS last FROM {where}")[0]["last"]
+        if last is None:
+            return
+        path = self._store.root / FOLDER / kind / (model or "_") / f"{after + 1:012d}-{last:012d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".parquet.tmp")
+        reader.execute(f"COPY (SELECT * FROM {where} ORDER BY seq) TO {literal(str(temporary))} (FORMAT parquet)")
+        temporary.rename(path)
+        tail.append((last, path))
+
+    def _files(self, reader: Reader, sealed: dict[tuple[str, str], int]) -> dict[tuple[str, str], Files]:
+        named: dict[tuple[str, str], list[str]] = {}
+        for row in reader.query("SELECT kind, model, file FROM manifest ORDER BY kind, model, first_seq"):
+            named.setdefault((row["kind"], row["model"]), []).append(row["file"])
+        tails = {k: [str(p.relative_to(self._store.root)) for _, p in tail] for k, tail in self._tail.items()}
+        return {
+            key: Files(tuple(named.get(key, ())), tuple(tails.get(key, ())), sealed.get(key, 0))
+            for key in sorted({*named, *(k for k, t in tails.items() if t)})
+        }
+
+    def _replace(self, files: Mapping[tuple[str, str], Files]) -> None:
+        path = self._store.root / FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        with duckdb.connect(":memory:") as connection:
+            # Binding a view reads its files, and the paths are relative to the store, so that a copy opens elsewhere.
+            connection.execute(f"SET file_search_path = {literal(str(self._store.root))}")
+            connection.execute(f"ATTACH {literal(str(temporary))} AS audit (STORAGE_VERSION 'v1.5.0')")
+            connection.execute("USE audit")
+            for statement in views(files):
+                connection.execute(statement)
+            silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'audit' AND comment IS NULL"
+            for view, column in connection.execute(silent).fetchall():
+                connection.execute(f"COMMENT ON COLUMN {quote(view)}.{quote(column)} IS {literal(_about(column))}")
+            connection.execute("USE memory")
+            connection.execute("DETACH audit")
+        temporary.chmod(0o444)
+        segments.sync_file(temporary)
+        os.replace(temporary, path)
+        segments.sync_folder(self._store.root)
+
+    def _clean(self) -> None:
+        now = self._clock.monotonic()
+        for at, path in [d for d in self._dropped if now - d[0] > GRACE_SECONDS]:
+            path.unlink(missing_ok=True)
+            self._dropped.remove((at, path))
+
+
+def views(files: Mapping[tuple[str, str], Files]) -> list[str]:
+    """The statements that make the catalogue. A view is there from the first day, without rows where there are none."""
+    statements = []
+    for kind, table in KINDS.items():
+        columns = ", ".join(quote(c.name) for c in table.columns)
+        parts = []
+        for (_, model), found in ((k, f) for k, f in files.items() if k[0] == kind):
+            parts.append(f"SELECT {columns} FROM ({found.sql()})")
+            if kind == "predictions":
+                # Its columns are described once the view is there: only the files know the features.
+                name = quote(f"predictions_{model}")
+                statements.append(f"CREATE VIEW {name} AS {found.sql()}")
+                statements.append(f"COMMENT ON VIEW {name} IS {literal(f'Predictions of {model} with their features.')}")
+        if not parts:
+            nothing = ", ".join(f"NULL::{c.type} AS {quote(c.name)}" for c in table.columns)
+            parts = [f"SELECT {nothing} WHERE false"]
+        statements.append(f"CREATE VIEW {kind} AS {' UNION ALL '.join(parts)}")
+        statements.append(f"COMMENT ON VIEW {kind} IS {literal(table.about)}")
+        statements += [f"COMMENT ON COLUMN {kind}.{quote(c.name)} IS {literal(c.about)}" for c in table.columns]
+    return statements
+
+
+def _about(column: str) -> str:
+    """What a column of the predictions of one model is."""
+    known = {c.name: c.about for c in KINDS["predictions"].columns}
+    return known.get(column) or f"feature {column.removeprefix(FEATURE)}"

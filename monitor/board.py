@@ -1,0 +1,138 @@
+"""The latest reading and verdict of each check, in memory, ready to be scraped. A scrape never asks the store.
+
+Filled from the store before the first scrape is answered: a firing check that showed 0 after a restart would resolve a
+page that is true. A check without a verdict yet has no series.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from detectors.contract import Part
+from monitor.metrics import Spec
+
+ERROR_METRICS = frozenset({"mae", "rmse", "mape", "smape", "bias", "log_loss", "brier", "ece"})
+COVERAGE = "label_coverage"
+RATIO_METRICS = frozenset(
+    {"accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "r2", "flagged_ratio", "average_precision"}
+)
+
+SPECS = {
+    s.name: s
+    for s in (
+        Spec("modelwatch_reading", "gauge", "Latest reading of a check", ("model", "check", "detector", "slice")),
+        Spec("modelwatch_reading_lower_bound", "gauge", "Lower end of its interval", ("model", "check", "slice")),
+        Spec("modelwatch_reading_upper_bound", "gauge", "Upper end of its interval", ("model", "check", "slice")),
+        Spec("modelwatch_threshold", "gauge", "Threshold in force", ("model", "check", "slice", "bound", "severity")),
+        Spec("modelwatch_firing", "gauge", "1 while the check fires", ("model", "check", "slice", "severity")),
+        Spec("modelwatch_window_records", "gauge", "Rows compared", ("model", "check", "slice", "side")),
+        Spec("modelwatch_window_end_timestamp_seconds", "gauge", "End of the window", ("model", "check", "slice")),
+        Spec("modelwatch_feature_reading", "gauge", "Largest parts of it", ("model", "check", "slice", "feature")),
+        Spec("modelwatch_incidents_open", "gauge", "Open incidents", ("model", "check")),
+        Spec("modelwatch_quality_ratio", "gauge", "Quality, 1 is best", ("model", "check", "slice", "metric")),
+        Spec("modelwatch_quality_error", "gauge", "Error, 0 is best", ("model", "check", "slice", "metric")),
+        Spec("modelwatch_quality_label_coverage_ratio", "gauge", "Share labelled", ("model", "check", "slice")),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one (check, slice) stands: its latest verdict and, where there is one, its latest value."""
+
+    model: str
+    check: str
+    slice: str
+    detector: str
+    severity: str
+    slot: datetime
+    firing: bool
+    value: float | None = None
+    interval: tuple[float | None, float | None] = (None, None)
+    bounds: tuple[float | None, float | None] = (None, None)
+    n_current: int = 0
+    n_reference: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    open_incidents: int = 0
+
+
+class Board(Collector):
+    """All standings. The runner puts them, the exposition collects them."""
+
+    def __init__(self, *, max_series: int, top_features: int) -> None:
+        self._lock = threading.Lock()
+        self._standings: dict[tuple[str, str], Standing] = {}
+        self._max_series = max_series
+        self._top = top_features
+        self.parts_dropped = 0
+
+    def put(self, standing: Standing) -> None:
+        with self._lock:
+            self._standings[standing.check, standing.slice] = standing
+
+    def get(self, check: str, slice_name: str = "all") -> Standing | None:
+        return self._standings.get((check, slice_name))
+
+    def standings(self) -> list[Standing]:
+        with self._lock:
+            return sorted(self._standings.values(), key=lambda s: (s.model, s.check, s.slice))
+
+    def forget(self, check: str) -> None:
+        """The check is gone from the config, and so are its series."""
+        with self._lock:
+            self._standings = {k: s for k, s in self._standings.items() if k[0] != check}
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        yield from self._empty().values()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families = self._empty()
+        size = dict.fromkeys(families, 0)
+        self.parts_dropped = 0
+
+        def add(name: str, labels: tuple[str, ...], value: float | None) -> None:
+            if value is None:
+                return
+            # Firing is exempt from the limit: a page must not depend on how many other checks there are.
+            if size[name] >= self._max_series and name != "modelwatch_firing":
+                self.parts_dropped += 1
+                return
+            size[name] += 1
+            families[name].add_metric(labels, value)
+
+        for s in self.standings():
+            key = (s.model, s.check, s.slice)
+            add("modelwatch_firing", (*key, s.severity), float(s.firing))
+            add("modelwatch_reading", (s.model, s.check, s.detector, s.slice), s.value)
+            add("modelwatch_reading_lower_bound", key, s.interval[0])
+            add("modelwatch_reading_upper_bound", key, s.interval[1])
+            for bound, value in zip(("lower", "upper"), s.bounds, strict=True):
+                add("modelwatch_threshold", (*key, bound, s.severity), value)
+            add("modelwatch_window_records", (*key, "current"), s.n_current)
+            if s.n_reference:
+                add("modelwatch_window_records", (*key, "reference"), s.n_reference)
+            add("modelwatch_window_end_timestamp_seconds", key, s.slot.timestamp())
+            add("modelwatch_incidents_open", (s.model, s.check), s.open_incidents)
+            once = {part.name: part for part in reversed(s.parts)}  # a series twice would spoil the page
+            for part in [p for p in s.parts if once[p.name] is p][: self._top]:
+                add("modelwatch_feature_reading", (*key, part.name), part.value)
+            self.parts_dropped += max(0, len(s.parts) - self._top)
+            for name, value in s.metrics.items():
+                if name == COVERAGE:
+                    add("modelwatch_quality_label_coverage_ratio", key, value)
+                elif name in RATIO_METRICS:
+                    add("modelwatch_quality_ratio", (*key, name), value)
+                elif name in ERROR_METRICS:
+                    add("modelwatch_quality_error", (*key, name), value)
+        yield from families.values()
+
+    @staticmethod
+    def _empty() -> dict[str, GaugeMetricFamily]:
+        return {name: GaugeMetricFamily(name, spec.about, labels=spec.labels) for name, spec in SPECS.items()}

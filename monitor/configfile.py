@@ -1,0 +1,117 @@
+"""Reads the config file: checked whole before anything starts, every problem said at once.
+
+A problem reads `file: path.to.key: what is wrong (value); what to do`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from monitor.config import Config, Listener, Tls
+from monitor.errors import ConfigError
+
+
+def load(path: Path) -> Config:
+    """Read, resolve and check the file. Relative paths in it are taken from the file's folder.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise ConfigError([f"{path}: cannot be read: {' '.join(str(exc).split())}"]) from exc
+    if not isinstance(raw, dict):
+        raise ConfigError([f"{path}: must be a mapping of sections; `modelwatch init` prints a commented one"])
+    problems: list[str] = []
+    references: dict[str, str] = {}
+    raw = _resolve(raw, path, "", problems, references)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as exc:
+        raise ConfigError([*problems, *_problems(path, exc, references)]) from exc
+    config = _anchored(config, path.resolve().parent)
+    problems += [f"{path}: {where}: {file} is not there; create it or correct the path" for where, file in _missing(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _resolve(value: Any, file: Path, where: str, problems: list[str], references: dict[str, str]) -> Any:
+    """Replace a whole value `${env:NAME}` or `${file:PATH}` by what it points to, and note by path which was there."""
+    if isinstance(value, dict):
+        return {k: _resolve(v, file, f"{where}.{k}".lstrip("."), problems, references) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolve(v, file, f"{where}.{i}", problems, references) for i, v in enumerate(value)]
+    if isinstance(value, str) and (match := re.fullmatch(r"\$\{(env|file):([^}]+)\}", value)):
+        kind, target = match.groups()
+        references[where] = value
+        if kind == "env":
+            if target in os.environ:
+                return os.environ[target]
+            problems.append(f"{file}: {where}: the environment variable {target} is not set ({value}); set it")
+        else:
+            try:
+                return (file.parent / target).read_text(encoding="utf-8").strip()
+            except OSError as exc:
+                problems.append(f"{file}: {where}: cannot read {target} ({exc.strerror}); create it or correct the path")
+    return value
+
+
+def _problems(file: Path, error: ValidationError, references: Mapping[str, str]) -> Iterator[str]:
+    for one in error.errors():
+        where = ".".join(str(p) for p in one["loc"])
+        message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        if one["type"] == "extra_forbidden":
+            message = "no such key; remove it or correct its spelling"
+        shown = one.get("input")
+        if isinstance(shown, str) and shown.startswith("${"):
+            continue  # a reference that could not be resolved has been reported already
+        if where in references:  # what it points to may be a secret
+            message, shown = message.replace(str(shown), references[where]), references[where]
+        value = "" if isinstance(shown, (dict, list, BaseModel)) or shown is None else f" ({str(shown)[:80]!r})"
+        for line in message.splitlines():
+            # A rule over several keys names its own path.
+            yield f"{file}: {line}" if not where else f"{file}: {where}: {line}{value}"
+
+
+def _missing(config: Config) -> Iterator[tuple[str, Path]]:
+    """Files that have to be there before anything starts, and are not."""
+    files = [("server.tokens_file", config.server.tokens_file), ("encoder.path", config.encoder.path)]
+    for name, listener in (("server", config.server), ("metrics", config.metrics)):
+        if listener.tls:
+            files += [(f"{name}.tls.cert_file", listener.tls.cert_file), (f"{name}.tls.key_file", listener.tls.key_file)]
+    files += [(f"checks.{i}.reference.file", c.reference.file) for i, c in enumerate(config.checks) if c.reference]
+    yield from ((where, path) for where, path in files if path is not None and not path.exists())
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    def at(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    def tls(listener: Listener) -> Tls | None:
+        t = listener.tls
+        return t and Tls(cert_file=folder / t.cert_file, key_file=folder / t.key_file)
+
+    return config.model_copy(
+        update={
+            "store": config.store.model_copy(update={"path": at(config.store.path)}),
+            "server": config.server.model_copy(update={"tokens_file": at(config.server.tokens_file), "tls": tls(config.server)}),
+            "metrics": config.metrics.model_copy(update={"tls": tls(config.metrics)}),
+            "encoder": config.encoder.model_copy(update={"path": at(config.encoder.path)}),
+            "sources": tuple(s.model_copy(update={"path": at(s.path)}) for s in config.sources),
+            "checks": tuple(
+                c.model_copy(update={"reference": c.reference.model_copy(update={"file": at(c.reference.file)})})
+                if c.reference
+                else c
+                for c in config.checks
+            ),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Real predictions and answers, replayed through the daemon with a real Prometheus and Alertmanager beside it."""

@@ -1,0 +1,160 @@
+"""What the demo does, step by step, and what it says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from monitor.demo import data
+from monitor.demo.replay import Client, replay
+from monitor.demo.stack import Ports, Stack
+from monitor.demo.stop import Late, Stop
+
+DRIFT, UNSUPPORTED = "bike-rental-drift", "support-bot-unsupported"
+ALERT_SECONDS = 240.0
+STORE_SECONDS = 60.0
+SHORT_WEEKS, SHORT_ANSWERS = 26, 60
+
+
+def tell(stop: Stop, closing: contextlib.ExitStack, *, root: Path, short: bool) -> Stack:
+    """Start everything, replay, show the alerts and the records. Whatever was started ends with `closing`.
+
+    Raises:
+        Stopped, Died, Late, MissingProgram, Refused
+    """
+    began = time.monotonic()
+    stop.wait(0)
+    ports, moved = Ports().free()
+    template = (Path(__file__).parent / "modelwatch.yaml").read_text(encoding="utf-8")
+    stack = Stack(fresh(root, closing), template, ports=ports, reference=data.REFERENCE)
+
+    _say("Starting the daemon, Prometheus and Alertmanager. Ctrl-C stops everything.")
+    for sentence in moved:
+        print(f"  {sentence}")
+    closing.callback(stack.close)
+    stack.start(stop)
+    print(f"  Prometheus    http://{stack.prometheus_at}/alerts")
+    print(f"  Alertmanager  http://{stack.alertmanager_at}")
+    print(f"  metrics       http://{stack.metrics}/metrics")
+    print(f"  push API      http://{stack.push}/v1/predictions, labels, generations, contexts")
+    print(f"  config, logs and store are in {_shown(stack.folder)}")
+
+    client = Client(stack.push, stop, before_again=stack.check)
+    closing.callback(client.close)
+    _say("Bike rental: predictions for every hour since January 2011, a week an hour; labels come 48 hours late.")
+    print(f"  The model was fitted on the first three months. {'A summer follows' if short else 'Two summers follow'}.")
+    replay(client, data.bike(data.now(), weeks=SHORT_WEEKS if short else None), "  predictions, labels")
+    good, bad = data.answers(data.now(), each=SHORT_ANSWERS if short else None)
+    _say("Support bot, prompt version 7: all but a few answers keep to the passages they were given.")
+    replay(client, good, "  answers")
+    _say("Support bot, prompt version 8 goes out: its passages do not support what it says.")
+    replay(client, bad, "  answers")
+
+    _say("Waiting for both alerts in Alertmanager.")
+    for check in (DRIFT, UNSUPPORTED):
+        _show_alert(stack, check, stop)
+    print(f"  Both fire, {time.monotonic() - began:.0f} s after the start.")
+    _show_records(stack, UNSUPPORTED, stop)
+    return stack
+
+
+def stay(stack: Stack, stop: Stop) -> None:
+    """
+    Raises:
+        Stopped, Died
+    """
+    _say("All of it stays up, for you to look around. Ctrl-C stops everything.")
+    while True:
+        stop.wait(1)
+        stack.check()
+
+
+def fresh(root: Path, closing: contextlib.ExitStack) -> Path:
+    """A new folder for this run, held until the end. Those of earlier runs go, but for one that is still held."""
+    root.mkdir(parents=True, exist_ok=True)
+    for old in root.glob("run-*"):
+        with (old / "lock").open("w") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old)
+    new = root.absolute() / f"run-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    new.mkdir()
+    fcntl.flock(closing.enter_context((new / "lock").open("w")), fcntl.LOCK_EX)
+    return new
+
+
+def _show_alert(stack: Stack, check: str, stop: Stop) -> None:
+    def look() -> dict[str, Any] | None:
+        stack.check()
+        return stack.firing("ModelwatchCheckFiring", check=check)
+
+    alert = stop.wait_for(f"the alert of {check} in Alertmanager", look, ALERT_SECONDS)
+    labels = alert["labels"]
+    print(f"  FIRING  {labels['alertname']}  model {labels['model']}, check {check}, severity {labels['severity']}")
+
+
+def _show_records(stack: Stack, check: str, stop: Stop) -> None:
+    """Run the query that lists the incidents, and the one that an incident keeps for finding its records."""
+
+    def look() -> str | None:
+        query = f"SELECT evidence FROM incidents WHERE check_name = '{check}' ORDER BY revision DESC LIMIT 1"
+        code, rows = sql(stack, query, "json")
+        return json.loads(json.loads(rows)["evidence"])["sql"] if code == 0 and rows else None
+
+    # What auditors see is a few seconds old (store.tail_seconds).
+    records = stop.wait_for(f"the incident of {check} in audit.duckdb", look, STORE_SECONDS)
+    _say("The incidents, and the records behind the last one, from the store while the daemon runs.")
+    for query in (INCIDENTS, f"{records} LIMIT 5"):
+        print(f"\n$ {_modelwatch()} sql --store {_shown(stack.store)} {_quoted(query)}")
+        code, rows = sql(stack, query, "table")
+        if code:
+            raise Late(f"modelwatch sql: {rows}")
+        print(rows, end="")
+
+
+INCIDENTS = (
+    "SELECT check_name, arg_max(state, revision) AS state, opened_slot, arg_max(peak, revision) AS peak FROM incidents "
+    "GROUP BY check_name, opened_slot ORDER BY opened_slot"
+)
+
+
+def sql(stack: Stack, query: str, form: str) -> tuple[int, str]:
+    """Exit code and output of `modelwatch sql`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "monitor", "sql", "--store", str(stack.store), "--format", form, query],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def _modelwatch() -> str:
+    """How to call it from here: the script beside this Python, or the module."""
+    script = Path(sys.executable).with_name("modelwatch")
+    return _shown(script) if script.exists() else f"{_shown(Path(sys.executable))} -m monitor"
+
+
+def _quoted(query: str) -> str:
+    """For a shell. SQL is full of single quotes, which shlex would make unreadable."""
+    return f'"{query}"' if "'" in query and not set(query) & set('"$`\\!') else shlex.quote(query)
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _say(sentence: str) -> None:
+    print(f"\n== {sentence}")

@@ -1,0 +1,124 @@
+"""What runs inside the helper processes: the scorer (row detectors, torch) and the worker (isolated window detectors)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from detectors import registry
+from detectors.contract import (
+    Frame,
+    NotEnoughData,
+    NotEvaluable,
+    Outcome,
+    Reading,
+    Resources,
+    Row,
+    RowDetector,
+    Score,
+    WindowDetector,
+)
+from detectors.embedding import EncoderConfig, SentenceEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """A detector with its settings, as it crosses a process border."""
+
+    name: str
+    settings: str  # JSON, so that equal settings are equal text
+
+    def build(self) -> Any:
+        detector = registry.load(self.name)
+        return detector(detector.Config.model_validate(json.loads(self.settings)))  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    detectors: tuple[DetectorSpec, ...]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreAnswer:
+    """Scores by detector, in the order asked for; each list in the order of the rows."""
+
+    scores: Sequence[Sequence[Score]]
+    device: str
+    seconds: float
+
+
+def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
+    """`setup`: `encoder_path` (or None) and `device`. The encoder loads when the first detector asks for it."""
+
+    @cache
+    def encoder() -> SentenceEncoder:
+        path = setup["encoder_path"]
+        return SentenceEncoder(EncoderConfig(path=Path(path) if path else None, device=setup["device"]))
+
+    @cache
+    def detector(spec: DetectorSpec) -> RowDetector:
+        built: RowDetector = spec.build()
+        if callable(load := getattr(built, "load", None)):
+            load(Resources(encoder=encoder))
+        return built
+
+    def answer(request: ScoreRequest) -> ScoreAnswer:
+        started = time.monotonic()
+        scores = [_score(detector, spec, request.rows) for spec in request.detectors]
+        device = encoder().device if encoder.cache_info().currsize else "cpu"
+        return ScoreAnswer(scores, device, time.monotonic() - started)
+
+    return answer
+
+
+def _score(detector: Callable[[DetectorSpec], RowDetector], spec: DetectorSpec, rows: Sequence[Row]) -> list[Score]:
+    """The detector's scores; where it raises on the batch, its scores on each row alone."""
+    try:
+        # Rows of its own: what one detector does to them must not be what the next one reads.
+        scores = list(detector(spec).score([{**row, "contexts": [*row["contexts"]]} for row in rows]))
+        if len(scores) != len(rows):
+            raise ValueError(f"{spec.name} gave {len(scores)} scores for {len(rows)} rows")
+        return scores
+    except (Exception, SystemExit) as exc:  # what a detector calls off is its own
+        if len(rows) > 1:
+            return [_score(detector, spec, [row])[0] for row in rows]
+        return [Score.failed(type(exc).__name__, error=str(exc)[:500])]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    detector: DetectorSpec
+    reference: Frame | None
+    current: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class CompareAnswer:
+    """Exactly one of a reading and an outcome other than ok, with its reason."""
+
+    reading: Reading | None = None
+    outcome: Outcome = Outcome.OK
+    reason: str | None = None
+
+
+def compare(detector: WindowDetector, reference: Any, current: Any) -> CompareAnswer:
+    """The detector's word on a window, with the two outcomes that are not failures told apart from the one that is."""
+    try:
+        reading = detector.compare(reference, current)
+        if not isinstance(reading, Reading):
+            raise TypeError(f"{detector.name} gave {reading!r:.80}, not a Reading")
+        return CompareAnswer(reading)
+    except NotEnoughData as exc:
+        return CompareAnswer(outcome=Outcome.NOT_ENOUGH_DATA, reason=str(exc)[:500])
+    except NotEvaluable as exc:
+        return CompareAnswer(outcome=Outcome.NOT_EVALUABLE, reason=str(exc)[:500])
+
+
+def worker(setup: Mapping[str, Any]) -> Callable[[CompareRequest], CompareAnswer]:
+    return lambda request: compare(request.detector.build(), request.reference, request.current)

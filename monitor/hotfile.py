@@ -1,0 +1,72 @@
+"""The DuckDB file of the hot tier: its options, and the tables it has.
+
+Set up as measured: storage version v1.5.0 so that a rollback to DuckDB 1.5 stays possible, small row groups and uncompressed
+text so that a checkpoint stalls commits for 0.3 s and not for 5, no index.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from monitor.config import StoreConfig
+from monitor.errors import StoreError, StoreLocked, StoreTooNew
+from monitor.reader import literal
+from monitor.schema import KINDS, MIGRATIONS, STATE_DDL, VERSION, create_table
+
+NAME = "hot.duckdb"
+
+
+def connect(root: Path, config: StoreConfig) -> duckdb.DuckDBPyConnection:
+    """Open the file as its one owner, making it where there is none.
+
+    Raises:
+        StoreLocked: another process has it.
+        StoreError: it cannot be opened.
+    """
+    path = root / NAME
+    connection = duckdb.connect(":memory:", config={"memory_limit": config.memory_limit, "threads": config.threads})
+    try:
+        connection.execute(f"ATTACH {literal(str(path))} AS hot (STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE 8192)")
+    except duckdb.Error as exc:
+        connection.close()
+        if "lock" in str(exc):
+            holder = re.search(r"PID (\d+)", str(exc))
+            raise StoreLocked(str(root), int(holder[1]) if holder else None) from exc
+        raise StoreError(f"{path}: cannot be opened: {exc}") from exc
+    connection.execute("USE hot")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL checkpoint_threshold = '64MB'")
+    return connection
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, root: Path, now: datetime) -> None:
+    """Bring the tables to this program's version.
+
+    Raises:
+        StoreTooNew: a later version wrote the file.
+    """
+    tables = {
+        row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'hot'").fetchall()
+    }
+    if "migrations" not in tables:
+        _upgrade(
+            connection, VERSION, [*STATE_DDL.strip().split(";\n"), *(create_table(k) for k in KINDS if k != "predictions")], now
+        )
+        return
+    found = connection.execute("SELECT max(version) FROM migrations").fetchall()[0][0]
+    if found > VERSION:
+        raise StoreTooNew(f"{root}: written by schema version {found}, this program knows {VERSION}; upgrade it")
+    for version in range(found + 1, VERSION + 1):
+        _upgrade(connection, version, MIGRATIONS[version].strip().split(";\n"), now)
+
+
+def _upgrade(connection: duckdb.DuckDBPyConnection, version: int, statements: list[str], now: datetime) -> None:
+    connection.execute("BEGIN TRANSACTION")
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("INSERT INTO migrations VALUES (?, ?)", [version, now])
+    connection.execute("COMMIT")

@@ -1,0 +1,194 @@
+"""What the daemon says of itself: every counter, gauge and histogram it counts with, named in one place.
+
+Readings and verdicts are exported by `monitor.board`. Label values come from small closed sets or from the config; beyond
+`max_series` label sets a counter or histogram counts under `__other__`, a gauge is left out, and both are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+OTHER = "__other__"
+LATENCY = tuple(0.01 * 2**n for n in range(14))  # OpenTelemetry's ladder: 0.01 .. 81.92 s
+LAG = (1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0, 604800.0)
+SCORES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
+EXEMPLAR_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric as it is documented in monitor/README.md."""
+
+    name: str
+    kind: str
+    about: str
+    labels: tuple[str, ...] = ()
+
+
+class Family:
+    """A prometheus-client metric with a limit on its label sets."""
+
+    def __init__(self, metric: Any, spec: Spec, limit: int, overflow: Counter) -> None:
+        self._metric = metric
+        self._limit = limit
+        self._overflow = overflow.labels(spec.name)
+        self._children: dict[tuple[str, ...], Any] = {}
+        self.spec = spec
+
+    def labels(self, *values: str) -> Any:
+        if (child := self._children.get(values)) is not None:
+            return child
+        if len(self._children) < self._limit:
+            return self._children.setdefault(values, self._metric.labels(*values))
+        self._overflow.inc()
+        if self.spec.kind == "gauge":
+            return _Nowhere()
+        other = (OTHER,) * len(values)
+        return self._children.get(other) or self._children.setdefault(other, self._metric.labels(*other))
+
+    def forget(self, **labels: str) -> None:
+        """Remove every series with these label values: its model or check is gone from the config."""
+        places = {self.spec.labels.index(name): value for name, value in labels.items() if name in self.spec.labels}
+        if len(places) < len(labels):
+            return
+        for values in [v for v in self._children if all(v[i] == want for i, want in places.items())]:
+            del self._children[values]
+            self._metric.remove(*values)
+
+
+class _Nowhere:
+    def set(self, value: float) -> None:
+        """A gauge beyond the limit is not exported."""
+
+    def inc(self, amount: float = 1) -> None:
+        """As `set`."""
+
+    dec = inc
+
+
+class Metrics:
+    """All self-metrics on one registry. Attributes are grouped as in the catalogue."""
+
+    def __init__(self, registry: CollectorRegistry, *, max_series: int = 1000) -> None:
+        self.registry = registry
+        self.specs: dict[str, Spec] = {}
+        self.families: list[Family] = []
+        self._limit = max_series
+        self._overflow = self._plain(
+            Counter, "modelwatch_exporter_overflow_total", "Label sets beyond the limit of their metric", ("metric",)
+        )
+        # self
+        self.build_info = self._gauge("modelwatch_build_info", "Versions, always 1", ("version", "python", "duckdb"))
+        self.reload_ok = self._gauge("modelwatch_config_last_reload_successful", "1 if the last reload was taken")
+        self.reload_time = self._gauge(
+            "modelwatch_config_last_reload_success_timestamp_seconds", "When the config was last taken"
+        )
+        self.ready = self._gauge("modelwatch_ready", "1 when records are taken")
+        self.child_up = self._gauge("modelwatch_child_up", "1 while the helper process lives", ("child",))
+        self.child_restarts = self._counter("modelwatch_child_restarts_total", "Restarts of a helper process", ("child",))
+        # ingest
+        self.requests = self._counter("modelwatch_ingest_requests_total", "Requests and blocks answered", ("transport", "code"))
+        self.records = self._counter("modelwatch_ingest_records_total", "Records stored durably", ("model", "kind"))
+        self.rejected = self._counter(
+            "modelwatch_ingest_records_rejected_total", "Records set aside in the dead letter", ("kind", "reason")
+        )
+        self.duplicates = self._counter(
+            "modelwatch_ingest_records_duplicate_total", "Records that were stored already", ("model", "kind")
+        )
+        self.request_duration = self._histogram(
+            "modelwatch_ingest_request_duration_seconds", "Time to the durable answer", ("transport",), LATENCY
+        )
+        self.event_lag = self._histogram("modelwatch_ingest_event_lag_seconds", "Time received less event time", ("kind",), LAG)
+        self.in_flight = self._gauge("modelwatch_ingest_requests_in_flight", "Requests being answered", ("transport",))
+        self.last_record = self._gauge(
+            "modelwatch_ingest_last_success_timestamp_seconds", "When a record was last stored", ("model", "kind")
+        )
+        self.deadletters = self._gauge("modelwatch_deadletter_records", "Records in the dead letter", ("reason",))
+        # store
+        self.commits = self._counter("modelwatch_store_commits_total", "Group commits")
+        self.commit_failures = self._counter("modelwatch_store_commit_failures_total", "Failed commits", ("reason",))
+        self.commit_duration = self._histogram("modelwatch_store_commit_duration_seconds", "Time of a commit", (), LATENCY)
+        self.reopens = self._counter("modelwatch_store_reopens_total", "Reopened after a fatal error")
+        self.store_size = self._gauge("modelwatch_store_size_bytes", "Size of the hot file")
+        self.disk_free = self._gauge("modelwatch_store_disk_free_bytes", "Free space where the store lies")
+        self.degraded = self._gauge("modelwatch_store_degraded", "1 while nothing can be stored")
+        self.seals = self._counter("modelwatch_seal_segments_total", "Segments sealed", ("kind",))
+        self.seal_duration = self._histogram("modelwatch_seal_duration_seconds", "Time to seal a segment", (), LATENCY)
+        self.seal_failures = self._counter("modelwatch_seal_failures_total", "Failed rounds of sealing")
+        self.seal_last_success = self._gauge("modelwatch_seal_last_success_timestamp_seconds", "Last segment sealed")
+        self.audit_failures = self._counter("modelwatch_audit_failures_total", "Failed refreshes of audit.duckdb")
+        self.audit_last_success = self._gauge(
+            "modelwatch_audit_last_success_timestamp_seconds", "When audit.duckdb was last brought up to date"
+        )
+        # queues
+        self.queue_records = self._gauge("modelwatch_queue_records", "Records waiting", ("queue",))
+        self.queue_capacity = self._gauge("modelwatch_queue_capacity_records", "Most that may wait", ("queue",))
+        self.queue_oldest = self._gauge(
+            "modelwatch_queue_oldest_record_timestamp_seconds", "When the oldest waiting record came", ("queue",)
+        )
+        # scheduler
+        self.runs = self._counter("modelwatch_scheduler_runs_total", "Runs of a check", ("check",))
+        self.run_failures = self._counter("modelwatch_scheduler_run_failures_total", "Runs that failed", ("check", "reason"))
+        self.runs_missed = self._counter(
+            "modelwatch_scheduler_runs_missed_total", "Wakings skipped by the scheduler", ("check", "reason")
+        )
+        self.run_duration = self._histogram("modelwatch_scheduler_run_duration_seconds", "Time of a run", (), LATENCY)
+        self.run_last_success = self._gauge(
+            "modelwatch_scheduler_last_success_timestamp_seconds", "Last run that succeeded", ("model", "check")
+        )
+        self.run_interval = self._gauge(
+            "modelwatch_scheduler_interval_seconds", "How often the check is woken", ("model", "check")
+        )
+        # detectors
+        self.evaluations = self._counter("modelwatch_detector_evaluations_total", "Records scored", ("model", "detector"))
+        self.failures = self._counter(
+            "modelwatch_detector_failures_total", "Records a detector failed on", ("model", "detector", "reason")
+        )
+        self.not_evaluable = self._counter(
+            "modelwatch_detector_not_evaluable_total", "Records it does not apply to", ("model", "detector", "reason")
+        )
+        self.flagged = self._counter("modelwatch_detector_flagged_total", "Records flagged", ("model", "detector"))
+        self.score = self._histogram("modelwatch_detector_score_ratio", "Scores", ("model", "detector"), SCORES)
+        self.scoring_duration = self._histogram(
+            "modelwatch_detector_batch_duration_seconds", "Time of a scoring batch", (), LATENCY
+        )
+        self.verdicts = self._counter(
+            "modelwatch_verdicts_total", "Verdicts by outcome of their reading", ("model", "check", "outcome")
+        )
+
+    def forget(self, **labels: str) -> None:
+        for family in self.families:
+            family.forget(**labels)
+
+    def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Any:
+        return self._family(Counter, name, about, tuple(labels))
+
+    def _gauge(self, name: str, about: str, labels: Sequence[str] = ()) -> Any:
+        return self._family(Gauge, name, about, tuple(labels))
+
+    def _histogram(self, name: str, about: str, labels: Sequence[str], buckets: Sequence[float]) -> Any:
+        return self._family(Histogram, name, about, tuple(labels), buckets=buckets)
+
+    def _family(self, kind: type[MetricWrapperBase], name: str, about: str, labels: tuple[str, ...], **more: Any) -> Any:
+        metric = self._plain(kind, name, about, labels, **more)
+        if not labels:
+            return metric
+        family = Family(metric, self.specs[name], self._limit, self._overflow)
+        self.families.append(family)
+        return family
+
+    def _plain(self, kind: type[MetricWrapperBase], name: str, about: str, labels: tuple[str, ...], **more: Any) -> Any:
+        self.specs[name] = Spec(name, kind.__name__.lower(), about, labels)
+        return kind(name, about, labels, registry=self.registry, **more)
+
+
+def exemplar(keys: Mapping[str, str | None]) -> dict[str, str] | None:
+    """Labels fit for an exemplar, or None. prometheus-client raises on a long one after it has counted half of it."""
+    labels = {name: value for name, value in keys.items() if value}
+    size = sum(len(n) + len(v) for n, v in labels.items())
+    return labels if labels and size <= EXEMPLAR_CHARACTERS else None

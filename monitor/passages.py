@@ -1,0 +1,100 @@
+"""Passages and the generations they belong to, in whichever order they come."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from monitor.keys import hash64
+from monitor.store import Store
+from monitor.transaction import Transaction
+
+
+class Passages:
+    """Used on the writer thread, inside a transaction."""
+
+    def __init__(self, store: Store) -> None:
+        with store.read() as reader:
+            early = reader.query("SELECT model, record_id FROM work WHERE due_at IS NULL")
+        # Generations that have not come yet and whose passages have.
+        self._early = {(row["model"], row["record_id"]) for row in early}
+
+    def waiting(self, model: str, record_id: str) -> bool:
+        """Whether passages of this generation may be here already."""
+        return (model, record_id) in self._early
+
+    def adopt(self, transaction: Transaction, model: str, record_id: str) -> int | None:
+        """The seq of the first passage that came before its generation."""
+        where = "WHERE model = ? AND record_id = ? AND due_at IS NULL"
+        found = transaction.query(f"SELECT contexts_from FROM work {where}", [model, record_id])
+        transaction.execute(f"DELETE FROM work {where}", [model, record_id])
+        transaction.on_commit(lambda: self._early.discard((model, record_id)))
+        return found[0]["contexts_from"] if found else None
+
+    def keep(
+        self, transaction: Transaction, model: str, passages: list[dict[str, Any]], received_at: datetime, batch_id: str
+    ) -> bool:
+        """Passages of a generation that may be waiting, scored already, or not here yet. False when all were known."""
+        fresh = self.fresh(transaction, model, passages)
+        if not fresh:
+            return False
+        record_id = fresh[0]["record_id"]
+        waiting = transaction.query("SELECT revision FROM work WHERE model = ? AND record_id = ?", [model, record_id])
+        if waiting:
+            first = self.append(transaction, model, fresh, waiting[0]["revision"], received_at, batch_id)
+            # Whoever is scoring it right now sees by `input` that what was read is no longer all there is.
+            transaction.execute(
+                "UPDATE work SET input = input + 1, contexts_from = coalesce(contexts_from, ?) WHERE model = ? AND record_id = ?",
+                [first, model, record_id],
+            )
+            return True
+        generation = transaction.find("generations", model, [hash64(record_id)])[0]
+        revision, earliest = 1, None
+        if generation is not None:
+            revision, earliest = transaction.scored_input(model, record_id)
+            revision += 1
+        else:
+            self._early.add((model, record_id))
+        first = self.append(transaction, model, fresh, revision, received_at, batch_id)
+        transaction.insert(
+            "work",
+            {
+                "model": [model],
+                "record_id": [record_id],
+                "seq": pa.array([generation and generation[1]], pa.int64()),
+                "revision": [revision],
+                "input": [0],
+                "attempts": [0],
+                "contexts_from": [earliest or first],
+                "due_at": pa.array([received_at if generation else None], pa.timestamp("us", tz="UTC")),
+                "event_time": [fresh[0]["event_time"]],
+            },
+        )
+        return True
+
+    @staticmethod
+    def fresh(transaction: Transaction, model: str, passages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that are not stored yet, each once."""
+        found = transaction.find("contexts", model, [p["key_hash"] for p in passages])
+        once: dict[int, dict[str, Any]] = {}
+        for passage, known in zip(passages, found, strict=True):
+            if known is None:
+                once.setdefault(passage["key_hash"], passage)
+        return list(once.values())
+
+    @staticmethod
+    def append(
+        transaction: Transaction,
+        model: str,
+        passages: list[dict[str, Any]],
+        revision: int,
+        received_at: datetime,
+        batch_id: str,
+    ) -> int:
+        columns = {name: [p[name] for p in passages] for name in passages[0]}
+        columns |= {"revision": revision, "received_at": received_at, "batch_id": batch_id}  # type: ignore[dict-item]
+        first = transaction.append("contexts", model, columns)
+        transaction.put_keys("contexts", model, columns["key_hash"], columns["content_hash"], first)
+        return first

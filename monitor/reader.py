@@ -1,0 +1,69 @@
+"""One consistent look at the store: hot rows and sealed segments together, as of one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from monitor.schema import KINDS, table_name
+
+
+class Reader:
+    """Runs inside one read transaction, so a row that is being sealed is seen once: hot or sealed, never both."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, root: Path) -> None:
+        self._cursor = cursor
+        self._root = root
+
+    def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+        return self._cursor.sql(sql, params=list(params)).to_arrow_table()
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        return self.table(sql, params).to_pylist()  # type: ignore[no-any-return]
+
+    def execute(self, sql: str) -> None:
+        """For COPY out of the store; the transaction can read only what it sees."""
+        self._cursor.execute(sql)
+
+    def source(
+        self,
+        kind: str,
+        model: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        received_since: datetime | None = None,
+        after_seq: int = 0,
+    ) -> str:
+        """SQL of a subquery with all rows of one log. The bounds only leave out segments that cannot hold matching rows:
+        the caller's WHERE decides on rows."""
+        files = self.query(
+            "SELECT file FROM manifest WHERE kind = ? AND model = ? AND last_seq > ? "
+            "AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) AND (? IS NULL OR max_received >= ?) "
+            "ORDER BY first_seq",
+            [kind, model, after_seq, since, since, until, until, received_since, received_since],
+        )
+        parts = []
+        if kind != "predictions" or self._has_table(model):
+            shared = "" if kind == "predictions" else f" WHERE model = {literal(model)}"
+            parts.append(f"SELECT * FROM {table_name(kind, model)}{shared}")
+        if files:
+            paths = ", ".join(literal(str(self._root / row["file"])) for row in files)
+            parts.append(f"SELECT * FROM read_parquet([{paths}], union_by_name = true)")
+        if not parts:
+            columns = ", ".join(f'NULL::{c.type} AS "{c.name}"' for c in KINDS[kind].columns)
+            parts.append(f"SELECT {columns} WHERE false")
+        return f"({' UNION ALL BY NAME '.join(parts)})"
+
+    def _has_table(self, model: str) -> bool:
+        name = table_name("predictions", model).strip('"')
+        return bool(self.query("SELECT 1 FROM duckdb_tables() WHERE database_name = 'hot' AND table_name = ?", [name]))
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,357 @@
+"""The tables of the store, as data: every column with its type and what it means.
+
+A *kind* is an append-only log with a gap-free `seq` per (kind, model), sealed into segments. Predictions have a table for
+each model, since their features are typed columns. State tables change in place and stay in the hot file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+VERSION = 1
+
+Type = Literal["BIGINT", "INTEGER", "UBIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "TIMESTAMPTZ", "BLOB"]
+
+ARROW: dict[str, pa.DataType] = {
+    "BIGINT": pa.int64(),
+    "INTEGER": pa.int32(),
+    "UBIGINT": pa.uint64(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "VARCHAR": pa.string(),
+    "TIMESTAMPTZ": pa.timestamp("us", tz="UTC"),
+    "BLOB": pa.binary(),
+}
+
+FEATURE = "f_"  # before a feature's name in its table, so that a feature called `seq` harms nobody
+FEATURE_TYPE: dict[str, Type] = {"number": "DOUBLE", "category": "VARCHAR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: Type
+    about: str
+
+    @property
+    def ddl(self) -> str:
+        # Text stays uncompressed while hot: compressing it in every checkpoint stalls commits for seconds. Sealing compresses.
+        return f"{quote(self.name)} {self.type}" + (" USING COMPRESSION uncompressed" if self.type == "VARCHAR" else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    about: str
+    columns: tuple[Column, ...]
+    time: str = "received_at"  # the column that windows and segment pruning go by
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([(c.name, ARROW[c.type]) for c in self.columns])
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    """One column a line: name, type, meaning."""
+    rows = (line.split(None, 2) for line in text.splitlines() if line.strip())
+    return tuple(Column(name, kind, about) for name, kind, about in rows)  # type: ignore[arg-type]
+
+
+_HEAD = """
+seq BIGINT position in the log of this kind and model, from 1 without gaps
+model VARCHAR the monitored model
+"""
+_KEY = """
+received_at TIMESTAMPTZ when the inbox took it
+batch_id VARCHAR the batch it was acknowledged in
+key_hash UBIGINT 64-bit hash of the record's key
+content_hash UBIGINT 64-bit hash of its content, by which a duplicate is told from a conflict
+"""
+
+KINDS: dict[str, Table] = {
+    t.name: t
+    for t in (
+        Table(
+            "predictions",
+            "What a classical model answered; features are typed columns named f_<feature>.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the sender's id, by which labels join
+event_time TIMESTAMPTZ when the prediction was made
+model_version VARCHAR version of the model, as sent
+prediction DOUBLE the predicted number, or 0/1
+prediction_text VARCHAR the predicted class where it is text
+probability DOUBLE probability of the positive class, 0..1
+trace_id VARCHAR trace the prediction belongs to
+extra VARCHAR JSON of fields and features without a column
+"""
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
+            "labels",
+            "Ground truth, often late. The highest revision of a record counts.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR id of the prediction it belongs to
+revision INTEGER 0, or higher for a correction
+event_time TIMESTAMPTZ when the truth became known
+label DOUBLE the true number, or 0/1
+label_text VARCHAR the true class where it is text
+"""
+                + _KEY
+            ),
+        ),
+        Table(
+            "generations",
+            "One model call each, in canonical form.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the sender's id, else trace and span id
+event_time TIMESTAMPTZ when the answer was given
+trace_id VARCHAR 32 hex digits
+span_id VARCHAR 16 hex digits
+model_version VARCHAR version of the deployment
+provider VARCHAR who serves the LLM
+llm_model VARCHAR the LLM that answered
+operation VARCHAR chat, text_completion and so on
+question VARCHAR the user's last message
+system VARCHAR system instructions
+response VARCHAR the answer
+messages VARCHAR JSON of the whole exchange
+input_tokens BIGINT tokens in, cached ones included
+output_tokens BIGINT tokens out, reasoning included
+cost_usd DOUBLE cost as reported
+duration_seconds DOUBLE wall time of the call
+time_to_first_token_seconds DOUBLE until the first token
+finish_reason VARCHAR why the answer ended
+error_type VARCHAR class of the error, null when none
+conversation_id VARCHAR the conversation
+user_id VARCHAR the end user
+prompt_name VARCHAR name of the prompt
+prompt_version VARCHAR version of the prompt
+attributes VARCHAR JSON of everything else
+"""
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
+            "contexts",
+            "Passages a generation was given. One that comes after scoring begins a new input revision.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the generation
+revision INTEGER first input revision that contains it
+position INTEGER order within the generation, as sent
+document_id VARCHAR id of the document
+text VARCHAR the passage
+retrieval_score DOUBLE the retriever's score
+event_time TIMESTAMPTZ when it was retrieved
+"""
+                + _KEY
+            ),
+        ),
+        Table(
+            "scores",
+            "One outcome per record, input revision, detector, version and settings.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the scored record
+revision INTEGER its input revision
+event_time TIMESTAMPTZ event time of the record
+trace_id VARCHAR trace of the record
+detector VARCHAR name of the detector
+detector_version VARCHAR its version
+settings_hash VARCHAR hash over detector, version and settings
+outcome VARCHAR ok, not_enough_data, not_evaluable or failed
+reason VARCHAR why there is no value
+value DOUBLE the score, null unless ok
+flagged BOOLEAN beyond the detector's own flag
+stage VARCHAR which stage of the detector gave it
+device VARCHAR what it was computed on
+detail VARCHAR JSON of further facts
+received_at TIMESTAMPTZ when it was computed
+"""
+            ),
+            "event_time",
+        ),
+        Table(
+            "claims",
+            "The evidence behind a score: a piece of the answer and its support.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the generation
+revision INTEGER its input revision
+detector VARCHAR name of the detector
+settings_hash VARCHAR as in scores
+claim_index INTEGER order within the answer, from 0
+start_offset INTEGER first character of the claim in the answer
+end_offset INTEGER one past its last character
+support DOUBLE 0..1, 1 is supported
+context_seq BIGINT seq of the best passage in contexts
+event_time TIMESTAMPTZ event time of the record
+received_at TIMESTAMPTZ when it was computed
+"""
+            ),
+            "event_time",
+        ),
+        Table(
+            "readings",
+            "A detector's word on a window. A late record restates it under the next revision.",
+            _columns(
+                _HEAD
+                + """
+check_name VARCHAR the check
+slice VARCHAR the slice, all for the whole traffic
+slot TIMESTAMPTZ due time; the window's end
+revision INTEGER 1, or higher when restated
+window_start TIMESTAMPTZ first instant of the window
+window_end TIMESTAMPTZ first instant after it
+detector VARCHAR name of the detector
+detector_version VARCHAR its version
+settings_hash VARCHAR hash over detector, version and settings
+outcome VARCHAR ok, not_enough_data, not_evaluable or failed
+reason VARCHAR why there is no value
+statistic VARCHAR what the value is
+value DOUBLE what the threshold judges, null unless ok
+lower DOUBLE lower end of its interval
+upper DOUBLE upper end of its interval
+n_current BIGINT rows in the window
+n_reference BIGINT rows in the reference
+metrics VARCHAR JSON of further numbers by name
+parts VARCHAR JSON of features or slices, largest contribution first
+duration_seconds DOUBLE time it took
+received_at TIMESTAMPTZ when it was computed
+"""
+            ),
+            "slot",
+        ),
+        Table(
+            "verdicts",
+            "A reading judged by the check's threshold. The highest revision of a slot counts.",
+            _columns(
+                _HEAD
+                + """
+check_name VARCHAR the check
+slice VARCHAR the slice
+slot TIMESTAMPTZ due time
+revision INTEGER 1, or higher when restated
+outcome VARCHAR outcome of the reading
+beyond BOOLEAN beyond the threshold; null unless ok
+firing BOOLEAN the check fires from this slot on
+judged DOUBLE the number that was compared: the value, or its bound
+lower DOUBLE lower threshold in force
+upper DOUBLE upper threshold in force
+severity VARCHAR severity in force
+received_at TIMESTAMPTZ when it was judged
+"""
+            ),
+            "slot",
+        ),
+        Table(
+            "incidents",
+            "From first firing to resolved. The highest revision of an incident counts.",
+            _columns(
+                _HEAD
+                + """
+incident_id VARCHAR stable over replays: from check, slice and first slot
+revision INTEGER 1, or higher when it changed
+check_name VARCHAR the check
+slice VARCHAR the slice
+state VARCHAR open, resolved or withdrawn
+severity VARCHAR severity in force
+opened_slot TIMESTAMPTZ first firing slot
+last_slot TIMESTAMPTZ last firing slot
+resolved_slot TIMESTAMPTZ slot that resolved it
+peak DOUBLE the worst judged value
+evidence VARCHAR JSON: statistic, threshold, parts, worst records, SQL to reproduce
+received_at TIMESTAMPTZ when this revision was written
+"""
+            ),
+        ),
+        Table(
+            "deadletters",
+            "What could not be stored or evaluated, with its reason.",
+            _columns(
+                _HEAD
+                + """
+source VARCHAR where it came from
+kind VARCHAR what it was sent as
+reason VARCHAR from a closed list
+message VARCHAR what is wrong and what to do
+record_id VARCHAR its id where it has one
+record_index INTEGER place in its batch
+payload VARCHAR the record as it came
+payload_bytes BIGINT its full size; the payload is cut at 1 MiB
+batch_id VARCHAR its batch
+received_at TIMESTAMPTZ when it came
+"""
+            ),
+        ),
+        Table(
+            "batches",
+            "The ledger: what was acknowledged, in the same transaction as its rows.",
+            _columns(
+                _HEAD
+                + """
+batch_id VARCHAR the client's Idempotency-Key, else ours
+source VARCHAR where it came from
+kind VARCHAR what it was sent as
+records INTEGER records in it
+accepted INTEGER stored
+duplicates INTEGER stored already
+rejected INTEGER in the dead letter
+body_hash VARCHAR SHA-256 of the body where the client named the batch
+answer VARCHAR JSON of the answer where the client named the batch
+received_at TIMESTAMPTZ when it came
+key_hash UBIGINT hash of the batch id where the client named the batch
+content_hash UBIGINT hash of body_hash where the client named the batch
+"""
+            ),
+        ),
+    )
+}
+
+STATE_DDL = """
+CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
+CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
+    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ);
+CREATE TABLE features (model VARCHAR, feature VARCHAR, kind VARCHAR, added_at TIMESTAMPTZ);
+CREATE TABLE watermarks (model VARCHAR, watermark TIMESTAMPTZ);
+CREATE TABLE work (model VARCHAR, record_id VARCHAR, seq BIGINT, revision INTEGER, input BIGINT, attempts INTEGER,
+    contexts_from BIGINT, due_at TIMESTAMPTZ, event_time TIMESTAMPTZ);
+CREATE TABLE check_cursors (check_name VARCHAR, kind VARCHAR, seq BIGINT);
+CREATE TABLE check_slots (check_name VARCHAR, slot TIMESTAMPTZ, touched_at TIMESTAMPTZ);
+CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position BIGINT);
+"""
+"""State. `work` waits to be scored: `input` counts changes of its contexts, `contexts_from` is the seq of the first of them;
+without `due_at` it is passages whose generation has not come. `check_slots` waits to be read."""
+
+
+def table_name(kind: str, model: str) -> str:
+    """The hot table of a kind, quoted."""
+    return quote(f"predictions:{model}") if kind == "predictions" else kind
+
+
+def create_table(kind: str, model: str = "") -> str:
+    columns = ", ".join(c.ddl for c in KINDS[kind].columns)
+    return f"CREATE TABLE IF NOT EXISTS {table_name(kind, model)} ({columns})"
+
+
+MIGRATIONS: dict[int, str] = {}
+"""SQL that brings a store of version n-1 to n. A new store is created at VERSION outright."""

@@ -1,0 +1,359 @@
+"""Scores what is due: reads the inputs, asks the scorer, and writes scores, evidence and the end of the work at once.
+
+`work` rows are the cursor: one for each (generation, input revision) that waits. It is deleted in the transaction that
+writes its scores, so each is scored once, whatever dies in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import orjson
+
+from detectors import registry
+from detectors.contract import Outcome, Score, settings_hash
+from monitor import log
+from monitor.child import Child, Remote
+from monitor.clock import Clock
+from monitor.config import Config
+from monitor.errors import ChildAway, ChildFailed, StoreError
+from monitor.helpers import DetectorSpec, ScoreAnswer, ScoreRequest
+from monitor.metrics import Metrics, exemplar
+from monitor.reader import Reader
+from monitor.store import Store
+from monitor.transaction import Transaction
+
+IDLE_SECONDS = 0.2
+RETRY_SECONDS = 1.0
+
+
+class RowCheck:
+    """A row detector as configured on a model. Checks that differ only in threshold share one."""
+
+    def __init__(self, name: str, config: Any) -> None:
+        detector = registry.load(name)
+        assert registry.is_row(detector)
+        self.spec = DetectorSpec(name, orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode())
+        self.name = detector.name
+        self.version = detector.version
+        self.hash = settings_hash(detector, config)
+        self.flag = detector.flag
+        self.worse = detector.worse
+
+    def flagged(self, value: float) -> bool:
+        return value >= self.flag if self.worse == "higher" else value <= self.flag
+
+
+def row_checks(config: Config) -> dict[str, list[RowCheck]]:
+    """By model, each (detector, settings) once."""
+    found: dict[str, dict[str, RowCheck]] = {}
+    for check in config.checks:
+        if registry.is_row(registry.load(check.detector)):
+            one = RowCheck(check.detector, check.settings)
+            found.setdefault(check.model, {})[one.hash] = one
+    return {model: list(checks.values()) for model, checks in found.items()}
+
+
+class Scoring:
+    """One thread. `step` does one batch."""
+
+    def __init__(self, config: Config, store: Store, scorer: Child, *, clock: Clock, metrics: Metrics) -> None:
+        self._store = store
+        self._scorer = scorer
+        self._clock = clock
+        self._metrics = metrics
+        self._stop = threading.Event()
+        self.configure(config)
+        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+
+    def configure(self, config: Config) -> None:
+        self._config = config.scoring
+        self._checks = row_checks(config)
+        for model, checks in self._checks.items():
+            for check in checks:
+                self._metrics.evaluations.labels(model, check.name).inc(0)
+                self._metrics.flagged.labels(model, check.name).inc(0)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._warm()
+        while not self._stop.is_set():
+            try:
+                done = self.step()
+            except (StoreError, duckdb.Error) as exc:
+                # The store says itself what is wrong with it; here there is only to wait.
+                log.warning("scoring waits for the store", error=exc)
+                done = 0
+                self._stop.wait(RETRY_SECONDS)
+            except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence
+                log.error("scoring failed and is tried again", exc)
+                done = 0
+                self._stop.wait(RETRY_SECONDS)
+            if not done:
+                self._stop.wait(IDLE_SECONDS)
+
+    def _warm(self) -> None:
+        """Have the models loaded before the first record needs them."""
+        specs = {c.spec for checks in self._checks.values() for c in checks}
+        if specs:
+            with contextlib.suppress(ChildFailed, Remote):  # the first records will tell
+                self._scorer.call(ScoreRequest(tuple(specs), []), self._config.timeout_seconds)
+
+    def step(self) -> int:
+        """Score the next records that are due, of one model, and return how many are done with."""
+        now, scored_by = self._clock.now(), self._checks
+        with self._store.read() as reader:
+            due = reader.query(
+                "SELECT model, count(*) AS n, min(due_at) AS oldest FROM work WHERE due_at <= ? GROUP BY model "
+                "ORDER BY oldest, model",
+                [now],
+            )
+            self._metrics.queue_records.labels("scoring").set(sum(d["n"] for d in due))
+            self._metrics.queue_oldest.labels("scoring").set((due[0]["oldest"] if due else now).timestamp())
+            if not due:
+                return 0
+            unscored = {d["model"]: d["n"] for d in due if d["model"] not in scored_by}
+            if not unscored:
+                model = due[0]["model"]
+                work = reader.query(
+                    "SELECT * FROM work WHERE due_at <= ? AND model = ? ORDER BY due_at, seq LIMIT ?",
+                    [now, model, self._config.batch_records],
+                )
+                # One that may have killed the scorer is tried again by itself, so that it takes no other with it.
+                work = [w for w in work if w["attempts"]][:1] or work
+                rows = inputs(reader, model, work)
+        if unscored:
+            # All at once: one by one they would pile up, and those that wait for a score would wait behind them.
+            marks = ", ".join("?" * len(unscored))
+            self._store.run(lambda t: t.execute(f"DELETE FROM work WHERE due_at <= ? AND model IN ({marks})", [now, *unscored]))
+            return sum(unscored.values())
+        return self._attempt(model, scored_by[model], work, rows)
+
+    def _attempt(
+        self, model: str, checks: Sequence[RowCheck], work: Sequence[Mapping[str, Any]], rows: Sequence[dict[str, Any]]
+    ) -> int:
+        request = ScoreRequest(tuple(c.spec for c in checks), rows)
+        try:
+            answer = self._ask(request)
+            count = self._commit(model, checks, work, rows, answer)
+        except (StoreError, duckdb.Error):
+            raise
+        except Exception as exc:  # the scorer died or raised, or what it answered cannot be kept
+            if self._stop.is_set():
+                return 0
+            if len(work) > 1:
+                # One of them may be what kills the scorer: find it, and let the others pass.
+                half = len(work) // 2
+                return self._attempt(model, checks, work[:half], rows[:half]) + self._attempt(
+                    model, checks, work[half:], rows[half:]
+                )
+            return self._failed(model, checks, work[0], rows, exc)
+        self._metrics.scoring_duration.observe(answer.seconds)
+        return count
+
+    def _ask(self, request: ScoreRequest) -> ScoreAnswer:
+        """The scorer's answer, however long it takes to restart: that is the fault of no record."""
+        while True:
+            try:
+                answer: ScoreAnswer = self._scorer.call(request, self._config.timeout_seconds)
+                return answer
+            except ChildAway:
+                if self._stop.wait(IDLE_SECONDS):
+                    raise
+
+    def _failed(
+        self,
+        model: str,
+        checks: Sequence[RowCheck],
+        work: Mapping[str, Any],
+        rows: Sequence[dict[str, Any]],
+        exc: Exception,
+    ) -> int:
+        if work["attempts"] + 1 < self._config.attempts:
+            self._store.run(
+                lambda t: t.execute(
+                    "UPDATE work SET attempts = attempts + 1 WHERE model = ? AND record_id = ?", [model, work["record_id"]]
+                )
+            )
+            self._stop.wait(RETRY_SECONDS)
+            return 0
+        log.error("a record could not be scored and is set aside", model=model, record_id=work["record_id"], error=exc)
+        score = Score.failed("scorer_died" if isinstance(exc, ChildFailed) else "bad_answer", error=str(exc)[-500:])
+        return self._commit(model, checks, [work], rows, ScoreAnswer([[score]] * len(checks), "none", 0.0))
+
+    def _commit(
+        self,
+        model: str,
+        checks: Sequence[RowCheck],
+        work: Sequence[Mapping[str, Any]],
+        rows: Sequence[dict[str, Any]],
+        answer: ScoreAnswer,
+    ) -> int:
+        scored = [(check, scores) for check, scores in zip(checks, answer.scores, strict=True)]
+        written: list[int] = []
+
+        def keep(transaction: Transaction) -> int:
+            written[:] = self._unchanged(transaction, model, work)
+            for check, scores in scored:
+                _append(transaction, model, check, rows, scores, written, answer.device)
+            return _finish(transaction, model, [work[i] for i in written])
+
+        count = self._store.run(keep)
+        for check, scores in scored:
+            for i in written:
+                self._count(model, check, scores[i], rows[i]["trace_id"])
+        return count
+
+    @staticmethod
+    def _unchanged(transaction: Transaction, model: str, work: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Places of the work whose input is still what was read; the rest is scored again with what came since."""
+        marks = ", ".join("?" * len(work))
+        now = {
+            (w["record_id"], w["revision"]): w["input"]
+            for w in transaction.query(
+                f"SELECT record_id, revision, input FROM work WHERE model = ? AND record_id IN ({marks})",
+                [model, *(w["record_id"] for w in work)],
+            )
+        }
+        return [i for i, w in enumerate(work) if now.get((w["record_id"], w["revision"])) == w["input"]]
+
+    def _count(self, model: str, check: RowCheck, score: Score, trace_id: str | None) -> None:
+        m = self._metrics
+        m.evaluations.labels(model, check.name).inc()
+        if score.outcome is Outcome.OK:
+            assert score.value is not None
+            m.score.labels(model, check.name).observe(score.value, exemplar({"trace_id": trace_id}))
+            if check.flagged(score.value):
+                m.flagged.labels(model, check.name).inc()
+        elif score.outcome is Outcome.NOT_EVALUABLE:
+            m.not_evaluable.labels(model, check.name, score.reason or "").inc()
+        elif score.outcome is Outcome.FAILED:
+            m.failures.labels(model, check.name, score.reason or "").inc()
+            m.deadletters.labels("scoring_failed").inc()
+
+
+def _finish(transaction: Transaction, model: str, work: Sequence[Mapping[str, Any]]) -> int:
+    if work:
+        marks = ", ".join("?" * len(work))
+        transaction.execute(
+            f"DELETE FROM work WHERE model = ? AND record_id IN ({marks})", [model, *(w["record_id"] for w in work)]
+        )
+    return len(work)
+
+
+def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the detectors read, in the order of `work`; passages in the order they came."""
+    seqs = [w["seq"] for w in work]
+    marks = ", ".join(str(int(s)) for s in seqs)
+    # The last row before the first wanted one lies in an earlier segment, which need not be opened.
+    generations = {
+        row["seq"]: row
+        for row in reader.query(
+            "SELECT seq, record_id, event_time, received_at, trace_id, question, system, response "
+            f"FROM {reader.source('generations', model, after_seq=min(seqs) - 1)} WHERE seq IN ({marks})"
+        )
+    }
+    contexts: dict[str, list[dict[str, Any]]] = {}
+    if firsts := [w["contexts_from"] for w in work if w["contexts_from"] is not None]:
+        ids = [w["record_id"] for w in work]
+        slots = ", ".join("?" * len(ids))
+        for row in reader.query(
+            f"SELECT seq, record_id, revision, text FROM {reader.source('contexts', model, after_seq=min(firsts) - 1)} "
+            f"WHERE record_id IN ({slots}) ORDER BY seq",
+            ids,
+        ):
+            contexts.setdefault(row["record_id"], []).append(row)
+    rows = []
+    for one in work:
+        row = generations[one["seq"]]
+        passages = [c for c in contexts.get(one["record_id"], []) if c["revision"] <= one["revision"]]
+        rows.append(
+            {
+                **row,
+                "revision": one["revision"],
+                "contexts": [c["text"] for c in passages],
+                "context_seqs": [c["seq"] for c in passages],
+            }
+        )
+    return rows
+
+
+def _append(
+    transaction: Transaction,
+    model: str,
+    check: RowCheck,
+    rows: Sequence[dict[str, Any]],
+    scores: Sequence[Score],
+    places: Sequence[int],
+    device: str,
+) -> None:
+    if not places:
+        return
+    now: datetime = transaction.now
+    kept = [(rows[i], scores[i]) for i in places]
+    transaction.append(
+        "scores",
+        model,
+        {
+            "record_id": [r["record_id"] for r, _ in kept],
+            "revision": [r["revision"] for r, _ in kept],
+            "event_time": [r["event_time"] for r, _ in kept],
+            "trace_id": [r["trace_id"] for r, _ in kept],
+            "detector": check.name,
+            "detector_version": check.version,
+            "settings_hash": check.hash,
+            "outcome": [s.outcome.value for _, s in kept],
+            "reason": [s.reason for _, s in kept],
+            "value": [s.value for _, s in kept],
+            "flagged": [None if s.value is None else check.flagged(s.value) for _, s in kept],
+            "stage": [s.stage for _, s in kept],
+            "device": device,
+            "detail": [orjson.dumps(dict(s.detail), default=str).decode() if s.detail else None for _, s in kept],
+            "received_at": now,
+        },
+    )
+    failed = [(r, s) for r, s in kept if s.outcome is Outcome.FAILED]
+    if failed:
+        transaction.append(
+            "deadletters",
+            "",
+            {
+                "source": check.name,
+                "kind": "generations",
+                "reason": "scoring_failed",
+                "message": [f"{s.reason}: {s.detail.get('error', '')}" for _, s in failed],
+                "record_id": [r["record_id"] for r, _ in failed],
+                "received_at": now,
+            },
+        )
+    claims = [(r, i, c) for r, s in kept for i, c in enumerate(s.claims)]
+    if claims:
+        transaction.append(
+            "claims",
+            model,
+            {
+                "record_id": [r["record_id"] for r, _, _ in claims],
+                "revision": [r["revision"] for r, _, _ in claims],
+                "detector": check.name,
+                "settings_hash": check.hash,
+                "claim_index": [i for _, i, _ in claims],
+                "start_offset": [c.start for _, _, c in claims],
+                "end_offset": [c.end for _, _, c in claims],
+                "support": [c.support for _, _, c in claims],
+                "context_seq": [None if c.context is None else r["context_seqs"][c.context] for r, _, c in claims],
+                "event_time": [r["event_time"] for r, _, _ in claims],
+                "received_at": now,
+            },
+        )

@@ -1,0 +1,388 @@
+"""The hot tier: one DuckDB file, one owner, one writer thread, one sync per group commit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import duckdb
+
+from monitor import hotfile, log, segments
+from monitor.clock import Clock
+from monitor.config import StoreConfig
+from monitor.errors import InboxFull, StoreError, StoreUnavailable
+from monitor.keys import KeyFile, KeyIndex
+from monitor.metrics import Metrics
+from monitor.reader import Reader
+from monitor.schema import KINDS, table_name
+from monitor.transaction import LogKey, Transaction
+
+T = TypeVar("T")
+
+GROUP_RECORDS = 5_000  # beyond this a larger group gains nothing and only makes the answer later
+FREE_SPACE_EVERY_SECONDS = 1.0
+INTERRUPT_SECONDS = 0.01
+REOPEN_SECONDS = (0.1, 0.5, 2.0, 5.0)
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[Transaction], Any]
+    future: Future[Any]
+    records: int
+    size: int
+
+
+class Store:
+    """Owns the hot file from `open` to `close`. Any thread may submit and read; only the writer thread writes."""
+
+    def __init__(self, config: StoreConfig, *, clock: Clock, metrics: Metrics, queue_records: int, queue_bytes: int) -> None:
+        self.root = config.path
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self._limit_records, self._limit_bytes = queue_records, queue_bytes
+        self._queue: deque[_Job] = deque()
+        self._in_hand: list[_Job] = []
+        self._queued_records = self._queued_bytes = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._unavailable: str | None = None
+        self._dead: str | None = None
+        self._wal_inode = 0
+        self._space_checked = float("-inf")
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._cursor_lock = threading.Lock()
+        self._connected = False
+        # Replaced as a whole after each commit, so that any thread may read them without a lock.
+        self._seq: dict[LogKey, int] = {}
+        self._sealed: dict[LogKey, int] = {}
+        self._features: dict[str, dict[str, str]] = {}
+        self._watermarks: dict[str, datetime] = {}
+        self._keys: dict[LogKey, KeyIndex] = {}
+        metrics.queue_capacity.labels("inbox").set(queue_records)
+        self._open()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    # --- what any thread may call ---
+
+    def submit(self, work: Callable[[Transaction], T], *, records: int = 0, size: int = 0) -> Future[T]:
+        """Have `work` done in the next transaction. The future gives its result once the commit is synced.
+
+        `records` and `size` (bytes) are what it counts for in the bounded queue; our own bookkeeping counts for nothing.
+
+        Raises:
+            InboxFull: the queue is at its limit.
+            StoreUnavailable: low disk, or the store is being reopened or closed.
+        """
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # a client that goes away must not cancel what is being stored
+        with self._wake:
+            if self._closing or self._dead:
+                raise StoreUnavailable(self._dead or "the store is closing")
+            if records and self._unavailable:
+                raise StoreUnavailable(self._unavailable)
+            full = self._queued_records + records > self._limit_records or self._queued_bytes + size > self._limit_bytes
+            # A batch larger than the whole queue still goes in when it is alone: it would never fit otherwise.
+            if records and full and self._queued_records:
+                raise InboxFull(f"{self._queued_records} records wait to be stored; the limit is {self._limit_records}")
+            self._queue.append(_Job(work, future, records, size))
+            self._queued_records += records
+            self._queued_bytes += size
+            self._metrics.queue_records.labels("inbox").set(self._queued_records)
+            self._wake.notify()
+        return future
+
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """`submit`, and wait."""
+        return self.submit(work).result()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Reader]:
+        """
+        Raises:
+            StoreUnavailable, duckdb.Error: the store is being reopened or was closed, perhaps in the middle of a query.
+        """
+        with self._cursor_lock:
+            if not self._connected:
+                raise StoreUnavailable(self.unavailable or "the store is closed")
+            cursor = self._connection.cursor()
+            self._cursors.add(cursor)
+        try:
+            cursor.execute("USE hot")
+            cursor.execute("BEGIN TRANSACTION")
+            yield Reader(cursor, self.root)
+        finally:
+            with self._cursor_lock:
+                self._cursors.discard(cursor)
+            with contextlib.suppress(duckdb.ResourceInUseException):  # it is being closed already, with the store
+                cursor.close()  # a read transaction needs no commit
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing can be stored for now, or None."""
+        return self._dead or self._unavailable
+
+    def last_seq(self, kind: str, model: str) -> int:
+        return self._seq.get((kind, model), 0)
+
+    def sealed_seq(self, kind: str, model: str) -> int:
+        return self._sealed.get((kind, model), 0)
+
+    def logs(self) -> list[LogKey]:
+        """Every (kind, model) that has rows."""
+        return sorted(self._seq)
+
+    def feature_columns(self, model: str) -> Mapping[str, str]:
+        """Features of a model that have a column: name -> kind."""
+        return self._features.get(model, {})
+
+    def watermark(self, model: str) -> datetime | None:
+        """The latest event time of the model's records, those from the future left out."""
+        return self._watermarks.get(model)
+
+    def keys(self, kind: str, model: str) -> KeyIndex:
+        return self._keys.setdefault((kind, model), KeyIndex())
+
+    def close(self) -> None:
+        """Commit what is in hand, checkpoint, let go of the file."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._disconnect()
+
+    # --- called by the transaction, on the writer thread ---
+
+    def advance(
+        self, last: Mapping[LogKey, int], columns: Mapping[str, Mapping[str, str]], watermarks: Mapping[str, datetime]
+    ) -> None:
+        self._seq = {**self._seq, **last}
+        self._watermarks = {**self._watermarks, **watermarks}
+        for model, new in columns.items():
+            self._features = {**self._features, model: {**self._features.get(model, {}), **new}}
+
+    def sealed(self, kind: str, model: str, last_seq: int, keys: KeyFile | None) -> None:
+        """The rows up to `last_seq` now live in a segment."""
+        self._sealed = {**self._sealed, (kind, model): last_seq}
+        if keys is not None:
+            self.keys(kind, model).seal(keys)
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as exc:
+            # Nothing is expected to come here; if it does, every sender must hear of it and readiness must go.
+            log.error("the writer died; restart the daemon", exc)
+            with self._wake:
+                self._dead = f"the writer died: {type(exc).__name__}"
+                self._metrics.degraded.set(1)
+                self._fail([j for j in (*self._in_hand, *self._queue) if not j.future.done()], StoreUnavailable(self._dead))
+                self._queue.clear()
+
+    def _write(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue and not self._closing:
+                    self._wake.wait(FREE_SPACE_EVERY_SECONDS)
+                    self._watch_space()
+                if not self._queue:
+                    return
+                self._in_hand = self._take()
+            self._watch_space()
+            self._commit(self._in_hand)
+
+    def _take(self) -> list[_Job]:
+        jobs: list[_Job] = []
+        records = 0
+        while self._queue and (not jobs or records + self._queue[0].records <= GROUP_RECORDS):
+            job = self._queue.popleft()
+            records += job.records
+            self._queued_records -= job.records
+            self._queued_bytes -= job.size
+            jobs.append(job)
+        self._metrics.queue_records.labels("inbox").set(self._queued_records)
+        return jobs
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        transaction = Transaction(self, self._connection, self._clock.now())
+        started = self._clock.monotonic()
+        try:
+            self._connection.execute("BEGIN TRANSACTION")
+            results = [job.work(transaction) for job in jobs]
+            transaction.finish()
+            self._connection.execute("COMMIT")
+            self._sync_folder()
+        except duckdb.FatalException as exc:
+            # The engine is dead, and whether the commit stands is not known: only the reopened file can say. Clients
+            # send again, and the key index then tells what is there.
+            transaction.rolled_back()
+            self._metrics.commit_failures.labels("fatal").inc()
+            self._fail(jobs, StoreUnavailable(f"the store is being reopened: {exc}"))
+            self._reopen(exc)
+        except Exception as exc:
+            transaction.rolled_back()
+            with contextlib.suppress(duckdb.Error):
+                self._connection.execute("ROLLBACK")
+            if len(jobs) > 1:
+                # One job's fault must not fail the others.
+                for job in jobs:
+                    self._commit([job])
+                return
+            self._metrics.commit_failures.labels("io" if isinstance(exc, duckdb.IOException) else "job").inc()
+            if isinstance(exc, duckdb.IOException):
+                exc = StoreUnavailable(f"the store could not write: {exc}")
+            self._fail(jobs, exc)
+        else:
+            transaction.committed()
+            self._metrics.commits.inc()
+            self._metrics.commit_duration.observe(self._clock.monotonic() - started)
+            for job, result in zip(jobs, results, strict=True):
+                job.future.set_result(result)
+
+    @staticmethod
+    def _fail(jobs: list[_Job], exc: Exception) -> None:
+        for job in jobs:
+            job.future.set_exception(exc)
+
+    def _fail_queue(self, exc: Exception) -> None:
+        with self._wake:
+            self._fail(list(self._queue), exc)
+            self._queue.clear()
+            self._queued_records = self._queued_bytes = 0
+            self._metrics.queue_records.labels("inbox").set(0)
+
+    def _sync_folder(self) -> None:
+        """A write-ahead log that was just created is only safe once its folder entry is."""
+        try:
+            inode = os.stat(self.root / f"{hotfile.NAME}.wal").st_ino
+        except FileNotFoundError:
+            inode = 0
+        if inode != self._wal_inode:
+            segments.sync_folder(self.root)
+            self._wal_inode = inode
+
+    def _watch_space(self) -> None:
+        if self._clock.monotonic() - self._space_checked < FREE_SPACE_EVERY_SECONDS:
+            return
+        self._space_checked = self._clock.monotonic()
+        free = shutil.disk_usage(self.root).free
+        size = (self.root / hotfile.NAME).stat().st_size
+        self._metrics.disk_free.set(free)
+        self._metrics.store_size.set(size)
+        # A checkpoint that runs out of space kills the engine, and it may need the file's size again.
+        needed = max(self._config.min_free_bytes, 2 * size) if self._config.min_free_bytes else 0
+        low = free < needed
+        message = f"{free} bytes free at {self.root}, {needed} needed; free some space" if low else None
+        if bool(message) != bool(self._unavailable):
+            log.warning("disk space is low" if low else "disk space is back", free=free, needed=needed)
+        self._unavailable = message
+        self._metrics.degraded.set(1 if low else 0)
+
+    # --- opening ---
+
+    def _open(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._connection = hotfile.connect(self.root, self._config)
+        try:
+            hotfile.migrate(self._connection, self.root, self._clock.now())
+            self._sync_folder()
+            segments.recover(self.root, self._rows("SELECT kind, file FROM manifest"))
+            self._load()
+        except BaseException:
+            self._disconnect()
+            raise
+        self._connected = True
+
+    def _load(self) -> None:
+        """What the writer keeps in memory: last sequence numbers, features, keys."""
+        self._seq, self._sealed, self._features, self._keys = {}, {}, {}, {}
+        self._watermarks = {row["model"]: row["watermark"] for row in self._rows("SELECT model, watermark FROM watermarks")}
+        for row in self._rows("SELECT model, feature, kind FROM features"):
+            self._features.setdefault(row["model"], {})[row["feature"]] = row["kind"]
+        for row in self._rows("SELECT kind, model, file, last_seq FROM manifest ORDER BY first_seq"):
+            log_key = (row["kind"], row["model"])
+            self._seq[log_key] = self._sealed[log_key] = row["last_seq"]
+            if segments.has_keys(row["kind"]):
+                self.keys(*log_key).seal(KeyFile(self.root / segments.key_file(row["file"])))
+        predictions = [
+            ("predictions", r["table_name"].removeprefix("predictions:"))
+            for r in self._rows("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'predictions:%'")
+        ]
+        for _, model in predictions:
+            self._features.setdefault(model, {})
+        shared = [
+            (kind, row["model"])
+            for kind in KINDS
+            if kind != "predictions"
+            for row in self._rows(f"SELECT DISTINCT model FROM {table_name(kind, '')}")
+        ]
+        for kind, model in (*predictions, *shared):
+            where = " WHERE true" if kind == "predictions" else " WHERE model = ?"
+            table = f"{table_name(kind, model)}{where}"
+            params = [] if kind == "predictions" else [model]
+            last = self._rows(f"SELECT max(seq) AS last FROM {table}", params)[0]["last"]
+            if last is not None:
+                self._seq[kind, model] = max(last, self._seq.get((kind, model), 0))
+            if segments.has_keys(kind):
+                index = self.keys(kind, model)
+                for row in self._rows(f"SELECT key_hash, content_hash, seq FROM {table} AND key_hash IS NOT NULL", params):
+                    index.put(row["key_hash"], row["content_hash"], row["seq"])
+
+    def _rows(self, sql: str, params: list[Any] | None = None) -> list[dict[str, Any]]:
+        return self._connection.sql(sql, params=params or []).to_arrow_table().to_pylist()  # type: ignore[no-any-return]
+
+    def _reopen(self, cause: Exception) -> None:
+        """Every connection must go before the file can be opened again in this process."""
+        self._unavailable = "the store is being reopened after a fatal error"
+        self._metrics.degraded.set(1)
+        log.error("the store failed and is being reopened", cause)
+        for attempt in range(1_000_000):
+            self._disconnect()
+            try:
+                self._open()
+            except (duckdb.Error, StoreError, OSError) as exc:
+                log.error("reopening failed; free disk space or repair the store", exc, attempt=attempt + 1)
+                self._fail_queue(StoreUnavailable(self._unavailable))  # it may take long, and they can send again
+                if threading.Event().wait(REOPEN_SECONDS[min(attempt, len(REOPEN_SECONDS) - 1)]) or self._closing:
+                    return
+            else:
+                self._metrics.reopens.inc()
+                self._unavailable = None
+                self._space_checked = float("-inf")
+                self._watch_space()
+                return
+
+    def _disconnect(self) -> None:
+        """Close every connection. A reader in the middle of a query is interrupted, and that takes it a moment."""
+        with self._cursor_lock:
+            self._connected = False
+        while True:
+            with self._cursor_lock:
+                self._cursors = {cursor for cursor in self._cursors if not _closed(cursor)}
+                if not self._cursors:
+                    self._connection.close()
+                    return
+            threading.Event().wait(INTERRUPT_SECONDS)
+
+
+def _closed(cursor: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        cursor.interrupt()
+        cursor.close()
+    except duckdb.ResourceInUseException:
+        return False
+    except duckdb.Error:  # it was
+        pass
+    return True

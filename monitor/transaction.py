@@ -1,0 +1,174 @@
+"""One transaction of the writer: what several jobs want stored, put down together with one sync."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from monitor.keys import KeyIndex
+from monitor.reader import Reader
+from monitor.schema import ARROW, FEATURE, FEATURE_TYPE, KINDS, create_table, quote, table_name
+
+if TYPE_CHECKING:
+    from monitor.store import Store
+
+LogKey = tuple[str, str]  # kind, model
+
+
+class Transaction:
+    """Lives on the writer thread from BEGIN to COMMIT. Nothing it changed in memory outlives a rollback."""
+
+    def __init__(self, store: Store, connection: duckdb.DuckDBPyConnection, now: datetime) -> None:
+        self._store = store
+        self._connection = connection
+        self.now = now
+        self._pending: dict[LogKey, list[pa.Table]] = {}
+        self._inserts: dict[str, list[pa.Table]] = {}  # by state table
+        self._last: dict[LogKey, int] = {}
+        self._put: list[tuple[KeyIndex, list[int]]] = []
+        self._new_columns: dict[str, dict[str, str]] = {}
+        self._watermarks: dict[str, datetime] = {}
+        self._after: list[Callable[[], None]] = []
+
+    def append(self, kind: str, model: str, columns: Mapping[str, Any]) -> int:
+        """Add rows to a log and return the `seq` of the first.
+
+        `columns` maps names to arrays of one length; a scalar stands for every row and a column left out is null. `model`
+        and `seq` are filled in here.
+        """
+        size = next(len(v) for v in columns.values() if _is_column(v))
+        last = self._last.get((kind, model), self._store.last_seq(kind, model))
+        self._last[kind, model] = last + size
+        arrays: dict[str, pa.Array] = {}
+        for column in KINDS[kind].columns:
+            if column.name == "seq":
+                arrays["seq"] = pa.array(np.arange(last + 1, last + 1 + size))
+                continue
+            value = model if column.name == "model" else columns.get(column.name)
+            arrays[column.name] = _array(value, ARROW[column.type], size)
+        arrays |= {name: value for name, value in columns.items() if name.startswith(FEATURE)}
+        self._pending.setdefault((kind, model), []).append(pa.table(arrays))
+        return last + 1
+
+    def add_features(self, model: str, features: Mapping[str, str]) -> None:
+        """Give each feature (name -> kind) its column, where it has none."""
+        known = self._store.feature_columns(model)
+        new = self._new_columns.setdefault(model, {})
+        fresh = {f: k for f, k in features.items() if f not in known and f not in new}
+        if not fresh:
+            return
+        self.flush()
+        self._connection.execute(create_table("predictions", model))
+        for feature, kind in fresh.items():
+            self._connection.execute(
+                f"ALTER TABLE {table_name('predictions', model)} ADD COLUMN {quote(FEATURE + feature)} {FEATURE_TYPE[kind]}"
+            )
+            self._connection.execute("INSERT INTO features VALUES (?, ?, ?, ?)", [model, feature, kind, self.now])
+        new.update(fresh)
+
+    def feature_columns(self, model: str) -> Mapping[str, str]:
+        """Features that have a column, those added in this transaction included: name -> kind."""
+        return {**self._store.feature_columns(model), **self._new_columns.get(model, {})}
+
+    def find(self, kind: str, model: str, keys: Sequence[int]) -> list[tuple[int, int] | None]:
+        """(content hash, seq) of each key that is stored, or about to be in this transaction."""
+        return self._store.keys(kind, model).find(keys)
+
+    def put_keys(self, kind: str, model: str, keys: Sequence[int], contents: Sequence[int], first_seq: int) -> None:
+        index = self._store.keys(kind, model)
+        for i, (key, content) in enumerate(zip(keys, contents, strict=True)):
+            index.put(key, content, first_seq + i)
+        self._put.append((index, list(keys)))
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> None:
+        self.flush()
+        self._connection.execute(sql, list(params))
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        self.flush()
+        return self._connection.sql(sql, params=list(params)).to_arrow_table().to_pylist()  # type: ignore[no-any-return]
+
+    def reader(self) -> Reader:
+        """A look at the store that includes what was put down here so far."""
+        self.flush()
+        return Reader(self._connection, self._store.root)
+
+    def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Add rows to a state table. What is executed or asked later in this transaction sees them."""
+        self._inserts.setdefault(table, []).append(pa.table({name: pa.array(values) for name, values in columns.items()}))
+
+    def advance_watermark(self, model: str, when: datetime) -> None:
+        last = self._watermarks.get(model) or self._store.watermark(model)
+        if last is None or when > last:
+            self._watermarks[model] = when
+
+    def scored_input(self, model: str, record_id: str) -> tuple[int, int | None]:
+        """Of a generation: its latest input revision, and the seq of its first passage. Reads every segment of contexts,
+        so it is only asked when a passage comes after scoring."""
+        reader = self.reader()
+        revisions = [1]
+        for kind in ("scores", "contexts"):
+            found = reader.query(
+                f"SELECT max(revision) AS r, min(seq) AS seq FROM {reader.source(kind, model)} WHERE record_id = ?",
+                [record_id],
+            )[0]
+            revisions.append(found["r"] or 1)
+        return max(revisions), found["seq"]
+
+    def on_commit(self, action: Callable[[], None]) -> None:
+        """Run `action` on the writer thread once the commit stands."""
+        self._after.append(action)
+
+    def flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        for (kind, model), tables in pending.items():
+            if kind == "predictions" and not self._store.feature_columns(model) and not self._new_columns.get(model):
+                self._connection.execute(create_table(kind, model))
+            self._insert(table_name(kind, model), tables)
+        inserts, self._inserts = self._inserts, {}
+        for table, tables in inserts.items():
+            self._insert(quote(table), tables)
+
+    def finish(self) -> None:
+        """The last writes before COMMIT."""
+        self.flush()
+        for model, when in self._watermarks.items():
+            self._connection.execute("DELETE FROM watermarks WHERE model = ?", [model])
+            self._connection.execute("INSERT INTO watermarks VALUES (?, ?)", [model, when])
+
+    def committed(self) -> None:
+        self._store.advance(self._last, self._new_columns, self._watermarks)
+        for action in self._after:
+            action()
+
+    def rolled_back(self) -> None:
+        for index, keys in self._put:
+            index.drop(keys)
+
+    def _insert(self, table: str, parts: Sequence[pa.Table]) -> None:
+        self._connection.register("incoming", pa.concat_tables(parts, promote_options="default"))
+        try:
+            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+        finally:
+            with contextlib.suppress(duckdb.Error):  # in an aborted transaction, where it would hide what went wrong
+                self._connection.unregister("incoming")
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, (list, tuple, np.ndarray, pa.Array, pa.ChunkedArray))
+
+
+def _array(value: Any, kind: pa.DataType, size: int) -> pa.Array | pa.ChunkedArray:
+    if value is None:
+        return pa.nulls(size, kind)
+    if isinstance(value, (pa.Array, pa.ChunkedArray)):
+        return value if value.type == kind else value.cast(kind)
+    if _is_column(value):
+        return pa.array(value, kind)
+    return pa.repeat(pa.scalar(value, kind), size)

@@ -1,0 +1,143 @@
+"""Windows over the store: which slots an instant belongs to, and the rows between two times as a detector sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from detectors.contract import Categories, ColumnKind, FloatArray, Frame, NotEvaluable
+from monitor.clock import EPOCH, MICROSECOND
+from monitor.reader import Reader, literal
+from monitor.schema import FEATURE, quote
+
+LABELLED = ("prediction", "probability", "label")
+CLOCKS_DIFFER = timedelta(days=1)  # how far ahead of ours a sender's clock may be, a wrong time zone included
+
+
+def slots_of(when: datetime, every: int, window: int) -> Iterator[datetime]:
+    """The slots whose windows hold `when`: a slot s covers [s - window, s), slots are multiples of `every`.
+
+    >>> from datetime import UTC
+    >>> [s.hour for s in slots_of(datetime(2026, 3, 1, 10, 30, tzinfo=UTC), 3600, 7200)]
+    [11, 12]
+    """
+    step = every * 1_000_000
+    first = ((when - EPOCH) // MICROSECOND // step + 1) * step
+    for n in range(math.ceil(window / every)):
+        slot = EPOCH + timedelta(microseconds=first + n * step)
+        if slot - timedelta(seconds=window) <= when:
+            yield slot
+
+
+@dataclass(frozen=True, slots=True)
+class TableWindow:
+    """A `detectors.contract.Window` over an Arrow table. Column names are the features' own, without prefix."""
+
+    table: pa.Table
+    features: Mapping[str, ColumnKind]
+
+    @property
+    def rows(self) -> int:
+        return self.table.num_rows  # type: ignore[no-any-return]
+
+    def has(self, column: str) -> bool:
+        return column in self.table.column_names
+
+    def numbers(self, column: str) -> FloatArray:
+        values = self._column(column)
+        if pa.types.is_boolean(values.type):
+            values = values.cast(pa.int8())
+        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
+            raise NotEvaluable("not_numeric", f"column {column!r} is {values.type}")
+        return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+    def categories(self, column: str) -> Categories:
+        values = self._column(column)
+        if not pa.types.is_string(values.type):
+            return Frame({column: self.numbers(column)}).categories(column)
+        encoded = pc.dictionary_encode(values.combine_chunks())
+        names = encoded.dictionary.to_pylist()
+        # Sorted names, so that the codes do not depend on which row came first.
+        order = np.argsort(np.array(names, dtype=object)) if names else np.zeros(0, dtype=np.int64)
+        rank = np.empty(len(names) + 1, dtype=np.int32)
+        rank[order] = np.arange(len(names), dtype=np.int32)
+        rank[-1] = -1
+        codes = encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+        return Categories(rank[codes], tuple(names[i] for i in order))
+
+    def frame(self) -> Frame:
+        """A copy without Arrow, to send to another process."""
+        columns: dict[str, Any] = {}
+        for name in self.table.column_names:
+            text = pa.types.is_string(self.table[name].type)
+            columns[name] = np.array(self.table[name].to_pylist(), dtype=object) if text else self.numbers(name)
+        return Frame(columns, features=self.features)
+
+    def _column(self, column: str) -> pa.ChunkedArray:
+        if not self.has(column):
+            raise NotEvaluable("missing_column", f"no column {column!r}; there are {', '.join(self.table.column_names)}")
+        return self.table[column]
+
+
+def predictions(
+    reader: Reader, model: str, start: datetime, end: datetime, features: Mapping[str, ColumnKind], inputs: frozenset[str]
+) -> TableWindow:
+    """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label."""
+    judged = "prediction" in inputs or "label" in inputs
+    # A column of that name is then the model's own word, whatever a feature is called.
+    chosen = {f: k for f, k in features.items() if ("features" in inputs or f in inputs) and not (judged and f in LABELLED)}
+    columns = [f"p.{quote(FEATURE + f)} AS {quote(f)}" for f in chosen]
+    if judged:
+        columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]
+    joined = ""
+    if "label" in inputs:
+        columns.append("l.label AS label")
+        # A label is received after its prediction was made, so older segments of labels hold none of these.
+        joined = (
+            "LEFT JOIN (SELECT record_id, arg_max(coalesce(label::VARCHAR, label_text), revision) AS label "
+            f"FROM {reader.source('labels', model, received_since=start - CLOCKS_DIFFER)} GROUP BY record_id) l USING (record_id)"
+        )
+    table = reader.table(
+        f"SELECT {', '.join(columns) or 'p.seq'} FROM {reader.source('predictions', model, since=start, until=end)} p {joined} "
+        "WHERE p.event_time >= ? AND p.event_time < ? ORDER BY p.event_time, p.record_id",
+        [start, end],
+    )
+    return TableWindow(_numbers_where_possible(table), chosen)
+
+
+def from_file(reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
+    """A reference the user brought: Parquet or CSV whose columns are named as the features and fields are. Others, like its
+    ids and times, are no business of a detector's."""
+    read = "read_parquet" if path.suffix == ".parquet" else "read_csv"
+    table = reader.table(f"SELECT * FROM {read}({literal(str(path))})")
+    chosen = {f: k for f, k in features.items() if f in table.column_names}
+    casts = [
+        (name, column.cast(pa.string()) if chosen.get(name) == "category" and not pa.types.is_string(column.type) else column)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if name in chosen or name in LABELLED
+    ]
+    return TableWindow(pa.table(dict(casts)), chosen)
+
+
+def _number_or_text(reader: Reader, model: str, field: str, start: datetime, end: datetime) -> str:
+    return f"coalesce(p.{field}::VARCHAR, p.{field}_text) AS {field}"
+
+
+def _numbers_where_possible(table: pa.Table) -> pa.Table:
+    """Predictions and labels are numbers or classes; a column that is all numbers is one."""
+    for name in ("prediction", "label"):
+        if name in table.column_names:
+            place = table.column_names.index(name)
+            try:
+                table = table.set_column(place, name, table[name].cast(pa.float64()))
+            except pa.ArrowInvalid:
+                continue  # classes with names
+    return table

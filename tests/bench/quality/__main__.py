@@ -1,0 +1,71 @@
+"""`python -m tests.bench.quality --data DIR`: how good the shipped detectors are on labelled rows they have not seen.
+
+DIR holds a folder `faithfulness` with dev.jsonl.gz. Every figure has a bootstrap interval over groups. Pooled AUROC rewards
+guessing the source, so what counts is the mean within sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detectors.embedding import EncoderConfig, SentenceEncoder
+from detectors.faithfulness import read_head
+from detectors.support import FEATURES
+from detectors.training.figures import calibration_error, figures
+from detectors.training.table import tabulate
+from tests.bench.results import replaced
+
+RESULTS = Path(__file__).parents[1] / "RESULTS.md"
+SEED = 0
+BOOTSTRAPS = 1_000
+RULE = "words"  # the best single rule: share of the answer's words that stand in the passages
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.quality", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with faithfulness/dev.jsonl.gz")
+    parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
+    asked = parser.parse_args(argv)
+    text = faithfulness(asked.data / "faithfulness" / "dev.jsonl.gz")
+    print(text)
+    if asked.write:
+        RESULTS.write_text(replaced(RESULTS.read_text(encoding="utf-8"), "Quality: faithfulness", text), encoding="utf-8")
+    return 0
+
+
+def faithfulness(path: Path) -> str:
+    """The section of RESULTS.md for the shipped head."""
+    table = tabulate(path, SentenceEncoder(EncoderConfig(cache_texts=100_000)), SEED)
+    table = table.where(~table.made_up)  # real answers only
+    scores = {
+        "faithfulness": table.mean(read_head().probabilities(table.features)),
+        f"single rule: share of {RULE} found": table.mean(table.features[:, list(FEATURES).index(RULE)]),
+        "length of the answer alone": table.mean(table.features[:, list(FEATURES).index("length")]),
+    }
+    found = {name: figures(table, score, BOOTSTRAPS, SEED) for name, score in scores.items()}
+    sources = [str(s) for s in np.unique(table.source)]
+    head = f"| AUROC | macro (95 %) | pooled (95 %) | {' | '.join(sources)} |\n| --- | --- | --- |{' --- |' * len(sources)}\n"
+    rows = "".join(_row(name, one, sources) for name, one in found.items())
+    return (
+        "## Quality: faithfulness\n\n"
+        f"The shipped head on dev, {len(table.supported)} answers; macro is the mean within sources.\n\n"
+        f"`python -m tests.bench.quality --data DIR` · {datetime.now(UTC):%Y-%m-%d}\n\n{head}{rows}\n"
+        f"Calibration error (ECE, sources and labels weighing equally): "
+        f"{calibration_error(table, scores['faithfulness']):.3f}\n"
+    )
+
+
+def _row(name: str, one: dict[str, Any], sources: Sequence[str]) -> str:
+    cells = [f"{one[kind]:.3f} ({one[f'{kind}_95'][0]:.3f}-{one[f'{kind}_95'][1]:.3f})" for kind in ("macro", "pooled")]
+    return f"| {name} | {' | '.join(cells)} | {' | '.join(f'{one[s]:.3f}' for s in sources)} |\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

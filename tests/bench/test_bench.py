@@ -1,0 +1,69 @@
+"""The benchmarks run and report; what they measure here means nothing, and nothing is asserted of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.bench.__main__ import main, measure
+from tests.bench.harness import NAMES, Options, Row, measured
+from tests.bench.results import replaced, section, table
+
+EXPECTED = {
+    "push": {"predictions, 30 features, JSON, 500 a request: acknowledged", "- answer time, p99"},
+    "hot_tier": {"Store.submit, one batch at a time", "bare insert, our file options", "bare insert, DuckDB's defaults"},
+    "scoring": {"faithfulness, in process", "faithfulness, through the scorer process", "plain encode of the same texts"},
+    "drift": {"- Evidently's time to ours", "- largest difference of a value"},
+    "start": {"start to ready", "resident: owner", "resident: scorer", "resident: worker"},
+    "scrape": {"one scrape of 20 checks, OpenMetrics"},
+}
+
+
+def test_every_benchmark_is_expected_to_say_something() -> None:
+    assert tuple(EXPECTED) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_gives_its_rows(name: str, tmp_path: Path) -> None:
+    title, rows = measure(name, Options("smoke", tmp_path))
+    assert EXPECTED[name] <= {row.name for row in rows}
+    assert all(math.isfinite(row.figure) for row in rows)
+    assert title.endswith(".")
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pull"])
+    assert "no benchmark pull; there are push, hot_tier" in capsys.readouterr().err
+
+
+def test_median_and_worst_of_repeats() -> None:
+    assert measured("a", [3.0, 1.0, 2.0], "ms") == Row("a", 2.0, "ms", "", 3.0)
+    assert measured("a", [3.0, 1.0, 2.0], "rows/s", better="higher") == Row("a", 2.0, "rows/s", "", 1.0)
+    assert measured("a", [3.0], "ms").worst is None
+
+
+def test_a_table_can_be_read_as_it_is() -> None:
+    rows = [Row("a thing", 12345.6, "rows/s", "of | both", 9999.0), Row("b", 0.0123, "s")]
+    assert table(rows) == (
+        "| what    | median | worst | unit   | note |\n"
+        "| ------- | -----: | ----: | ------ | --- |\n"
+        "| a thing | 12,346 | 9,999 | rows/s | of / both |\n"
+        "| b       | 0.0123 |       | s      |  |\n"
+    )
+
+
+def test_writing_a_section_leaves_the_others_alone() -> None:
+    def written(text: str, name: str, value: float) -> str:
+        rows = [Row("a", value, "s")]
+        return replaced(text, name, section(name, "About.", rows, command="run", machine="one", circumstances="quiet"))
+
+    by_hand = "# Results\n\nSome words.\n\n## Quality\n\nBy hand: `## push` is no heading here.\n"
+    first = written(by_hand, "push", 1)
+    assert first.startswith(by_hand)
+    both = written(first, "push_more", 2)
+    again = written(both, "push", 3)
+    assert again == both.replace("|      1 |", "|      3 |")
+    assert written(again, "push", 3) == again

@@ -1,0 +1,415 @@
+"""Data drift: Evidently's values, on every kind of data, and one bad column that hurts nobody."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from detectors import distances
+from detectors.contract import ColumnKind, FloatArray, Frame, NotEnoughData, NotEvaluable, Outcome, Part, Reading
+from detectors.data_drift import METHODS, DataDrift, MethodName, categories_method, contribution
+from detectors.testing import check_detector
+from tests.detectors import samples
+
+NUMBER_METHODS: tuple[MethodName, ...] = ("ks", "wasserstein", "psi", "jensenshannon")
+CATEGORY_METHODS: tuple[MethodName, ...] = ("psi", "jensenshannon", "chisquare")
+
+Values = NDArray[Any]
+# Score, whether it drifted, and the threshold that was used.
+Oracle = Callable[[str, Values, Values, ColumnKind], tuple[float, bool, float]]
+
+
+@pytest.fixture(scope="module")
+def evidently() -> Oracle:
+    """Evidently's registered tests, with infinities and missing values removed as it does before it calls them."""
+    os.environ["DO_NOT_TRACK"] = "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from evidently.legacy.calculations.stattests.registry import get_registered_stattest
+        from evidently.legacy.core import ColumnType
+
+    def ask(method: str, reference: Values, current: Values, kind: ColumnKind) -> tuple[float, bool, float]:
+        column_type = ColumnType.Numerical if kind == "number" else ColumnType.Categorical
+        test = get_registered_stattest(method, column_type)
+        sides = (pd.Series(side).replace([-np.inf, np.inf], np.nan).dropna() for side in (reference, current))
+        # A category that the reference never saw: its chi-square divides by 0.
+        with np.errstate(divide="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful", RuntimeWarning)
+            result = test(*sides, column_type, None)
+        return float(result.drift_score), bool(result.drifted), float(result.actual_threshold)
+
+    return ask
+
+
+def part_of(method: MethodName, reference: Values, current: Values, kind: ColumnKind) -> Part:
+    config = DataDrift.Config(method=method, min_rows=2, max_distinct_share=1.0)
+    features: dict[str, ColumnKind] = {"x": kind}
+    reading = DataDrift(config).compare(Frame({"x": reference}, features=features), Frame({"x": current}, features=features))
+    return reading.parts[0]
+
+
+def assert_equals_evidently(ask: Oracle, method: MethodName, reference: Values, current: Values, kind: ColumnKind) -> None:
+    score, drifted, threshold = ask(method, reference, current, kind)
+    part = part_of(method, reference, current, kind)
+    ours = part.p_value if METHODS[method].judges == "p_value" else part.value
+    assert ours == pytest.approx(score, abs=1e-9, rel=1e-9)
+    assert (part.flagged, part.threshold) == (drifted, threshold)
+
+
+def numbers() -> dict[str, tuple[FloatArray, FloatArray]]:
+    rng = np.random.default_rng(7)
+    heavy, missing, infinite = rng.standard_cauchy(3000), rng.normal(size=2000), rng.normal(size=2000)
+    missing[::3] = np.nan
+    infinite[::7], infinite[1::7] = np.inf, -np.inf
+    return {
+        "normal, unmoved": (rng.normal(size=2000), rng.normal(size=1500)),
+        "normal, shifted": (rng.normal(size=2000), rng.normal(0.4, size=1500)),
+        "normal, wider": (rng.normal(size=900), rng.normal(0, 1.5, size=700)),
+        "skewed": (rng.lognormal(2, 1, 4000), rng.lognormal(2.2, 1, 3000)),
+        "heavy tailed": (heavy, rng.standard_cauchy(2500)),
+        "counts, one bin a value": (rng.poisson(2, 3000).astype(float), rng.poisson(2.3, 2000).astype(float)),
+        "counts, binned": (rng.poisson(60, 3000).astype(float), rng.poisson(62, 2000).astype(float)),
+        "a value that the reference never had": (rng.integers(0, 5, 900) * 1.0, rng.integers(0, 7, 900) * 1.0),
+        "shares below 0.0001": (np.append(np.zeros(20_000), 1.0), np.append(np.zeros(20_000), 2.0)),
+        "no value in common": (rng.random(400), 5 + rng.random(400)),
+        "equal samples": (heavy, heavy),
+        "constant on both sides": (np.full(300, 3.5), np.full(300, 3.5)),
+        "a constant that moved": (np.full(300, 3.5), np.full(300, 3.5001)),
+        "a constant that began to vary": (np.zeros(300), rng.normal(size=300)),
+        "ten rows": (rng.normal(size=10), rng.normal(1, size=10)),
+        "two rows": (np.array([1.0, 2.0]), np.array([2.0, 4.0])),
+        "21 distinct values": (np.arange(21.0).repeat(9), np.arange(25.0).repeat(5)),
+        "a third missing": (missing, rng.normal(size=800)),
+        "infinities on both sides": (infinite, np.append(rng.normal(size=500), np.inf)),
+        "far from 0": (1e9 + rng.random(500), 1e9 + rng.random(400) * 1.1),
+        "asymptotic p-value": (rng.normal(size=12_000), rng.normal(0.02, size=11_000)),
+    }
+
+
+def categories() -> dict[str, tuple[Values, Values]]:
+    rng = np.random.default_rng(8)
+
+    def draw(names: list[str | None], size: int, p: list[float] | None = None) -> Values:
+        return rng.choice(np.array(names, dtype=object), size, p=p)
+
+    return {
+        "unmoved": (draw(list("abcde"), 3000), draw(list("abcde"), 2000)),
+        "moved": (draw(list("abc"), 1000, [0.5, 0.3, 0.2]), draw(list("abc"), 800, [0.4, 0.3, 0.3])),
+        "never seen before": (draw(list("abc"), 500), draw(list("abcd"), 500)),
+        "gone": (draw(list("abcd"), 500), draw(list("ab"), 500)),
+        "none in common": (draw(list("ab"), 500), draw(list("cd"), 500)),
+        "shares below 0.0001": (np.array(["a"] * 20_000 + ["b"], dtype=object), np.array(["a"] * 20_000 + ["c"], dtype=object)),
+        "100 categories": (draw([f"v{i}" for i in range(100)], 5000), draw([f"v{i}" for i in range(100)], 3000)),
+        "missing values": (draw(["a", "b", None], 900), draw(["a", None], 700)),
+        "unicode": (draw(["Ærø", "東京", "🦜", ""], 400), draw(["Ærø", "東京", "e\u0301"], 300)),
+        "ten rows": (draw(list("ab"), 10), draw(list("ab"), 10)),
+        "all distinct": (np.arange(300).astype(str).astype(object), np.arange(200).astype(str).astype(object)),
+    }
+
+
+@pytest.mark.parametrize("method", NUMBER_METHODS)
+@pytest.mark.parametrize("data", numbers())
+def test_numbers_give_evidentlys_value(evidently: Oracle, method: MethodName, data: str) -> None:
+    assert_equals_evidently(evidently, method, *numbers()[data], "number")
+
+
+@pytest.mark.parametrize("method", CATEGORY_METHODS)
+@pytest.mark.parametrize("data", categories())
+def test_categories_give_evidentlys_value(evidently: Oracle, method: MethodName, data: str) -> None:
+    assert_equals_evidently(evidently, method, *categories()[data], "category")
+
+
+@pytest.mark.parametrize("name", samples.EMPLOYMENT)
+def test_census_data_gives_evidentlys_value(evidently: Oracle, name: str) -> None:
+    kind = samples.EMPLOYMENT[name]
+    reference, current = (
+        samples.employment_table(year)[name].to_numpy(dtype=None if kind == "number" else object) for year in (2015, 2018)
+    )
+    for method in NUMBER_METHODS if kind == "number" else CATEGORY_METHODS:
+        assert_equals_evidently(evidently, method, reference, current, kind)
+
+
+samples_of_numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda v: round(v, 3)), min_size=2, max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(reference=samples_of_numbers, current=samples_of_numbers)
+def test_any_numbers_give_evidentlys_value(evidently: Oracle, reference: list[float], current: list[float]) -> None:
+    for method in NUMBER_METHODS:
+        assert_equals_evidently(evidently, method, np.array(reference), np.array(current), "number")
+
+
+samples_of_categories = st.lists(st.text("abcXYZ 0", max_size=2), min_size=2, max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(reference=samples_of_categories, current=samples_of_categories)
+def test_any_categories_give_evidentlys_value(evidently: Oracle, reference: list[str], current: list[str]) -> None:
+    for method in CATEGORY_METHODS if len({*reference, *current}) > 1 else CATEGORY_METHODS[:2]:
+        assert_equals_evidently(evidently, method, np.array(reference, dtype=object), np.array(current, dtype=object), "category")
+
+
+# --- the maths, where the answer is known ----------------------------------------------------------------------------
+
+
+def test_samples_with_nothing_in_common_are_as_far_apart_as_can_be() -> None:
+    low, high = np.arange(100.0), np.arange(1000.0, 1100.0)
+    p, q = distances.shares(low, high)
+    assert distances.ks(low, high).value == 1
+    assert distances.jensenshannon(p, q) == pytest.approx(math.sqrt(math.log(2)))
+    assert distances.cramers_v(np.array([5, 0]), np.array([0, 9])) == pytest.approx(1)
+
+
+def test_a_shift_by_one_standard_deviation_is_a_wasserstein_distance_of_one() -> None:
+    x = np.random.default_rng(0).normal(size=1000)
+    assert distances.wasserstein(x, x + x.std()) == pytest.approx(1)
+
+
+def test_psi_of_known_shares() -> None:
+    assert distances.psi(np.array([0.5, 0.5]), np.array([0.25, 0.75])) == pytest.approx(0.25 * math.log(3))
+
+
+def test_chisquare_of_known_counts() -> None:
+    found = distances.chisquare(np.array([50, 50]), np.array([60, 40]))
+    assert found.p_value == pytest.approx(math.erfc(math.sqrt(2)), rel=1e-12)  # a statistic of 4, one degree of freedom
+    assert found.value == pytest.approx(math.sqrt(2 * (5**2 / 55 + 5**2 / 45) / 200))
+
+
+def test_chance_alone_gives_about_the_distance_foretold() -> None:
+    rng = np.random.default_rng(3)
+    counts = rng.multinomial(1000, np.full(100, 0.01), size=(200, 2))
+    seen = np.mean([distances.jensenshannon(a / 1000, b / 1000) for a, b in counts])
+    assert seen == pytest.approx(distances.jensenshannon_by_chance(100, 1000, 1000), rel=0.05)
+
+
+def test_the_functions_leave_their_arguments_alone() -> None:
+    p, q = np.array([0.0, 1.0]), np.array([0.5, 0.5])
+    distances.psi(p, q)
+    assert p.tolist() == [0.0, 1.0]
+
+
+# --- the reading -----------------------------------------------------------------------------------------------------
+
+
+def drift(reference: Frame, current: Frame, **config: Any) -> Reading:
+    return DataDrift(DataDrift.Config(**config)).compare(reference, current)
+
+
+def test_it_keeps_the_contract() -> None:
+    for config in ({}, {"method": "psi", "min_rows": 2}, {"method": "wasserstein"}, {"method": "chisquare", "min_rows": 2}):
+        check_detector(DataDrift, config)
+
+
+def test_the_reading_is_the_share_of_drifted_features() -> None:
+    rng = np.random.default_rng(1)
+    reference = Frame({f"x{i}": rng.normal(size=1000) for i in range(4)})
+    current = Frame({f"x{i}": rng.normal(2 * (i == 0), size=800) for i in range(4)})
+    reading = drift(reference, current, method="wasserstein")
+    assert (reading.value, reading.statistic) == (0.25, "share_of_drifted_features")
+    assert (reading.n_reference, reading.n_current) == (1000, 800)
+    assert reading.metrics == {"features": 4, "evaluated_features": 4, "drifted_features": 1}
+    assert [part.name for part in reading.parts if part.flagged] == ["x0"]
+
+
+def test_the_census_of_three_years_later_shows_no_drift_and_the_census_of_the_old_does() -> None:
+    reference = samples.employment(2015)
+    unmoved, moved = (drift(reference, samples.employment(2018, from_age=age)) for age in (0, 60))
+    assert unmoved.metrics == {"features": 16, "evaluated_features": 16, "drifted_features": 0}
+    assert moved.parts[0].name == "AGEP"
+    assert moved.value > 0.25
+
+
+def test_parts_come_with_the_largest_contribution_first() -> None:
+    rng = np.random.default_rng(2)
+    moves = {"still": 0.0, "far": 3.0, "near": 0.3, "further": 5.0, "nearer": 0.15}
+    reference = Frame({name: rng.normal(size=3000) for name in moves})
+    current = Frame({name: rng.normal(move, size=3000) for name, move in moves.items()})
+    for method in ("ks", "wasserstein", "psi", "jensenshannon"):
+        parts = drift(reference, current, method=method).parts
+        assert [part.name for part in parts] == ["further", "far", "near", "nearer", "still"], method
+        contributions = [contribution(part) for part in parts]
+        assert contributions == sorted(contributions, reverse=True)
+        assert [part.flagged for part in parts] == [value >= 1 for value in contributions]
+
+
+def test_one_bad_column_never_harms_the_others() -> None:
+    rng = np.random.default_rng(3)
+    n = 500
+    texts = np.array([f"order {i}" for i in range(n)], dtype=object)
+    good = {"number": rng.normal(size=n), "category": rng.choice(np.array(["a", "b"], dtype=object), n)}
+    values, nothing, infinite = rng.normal(size=n), np.full(n, np.nan), np.full(n, np.inf)
+    shared: dict[str, Any] = {**good, "ids": texts, "one": ["a"] * n, "huge": values * 1e300, "constant": np.ones(n)}
+    before = {"empty": values, "late": nothing, "gone": values, "retyped": values, "text": values, "infinite": values}
+    after = {"empty": nothing, "late": values, "new": values, "retyped": texts, "text": texts, "infinite": infinite}
+    kinds: dict[str, ColumnKind] = {**dict.fromkeys((*shared, *before, *after), "number")}
+    kinds |= dict.fromkeys(("category", "ids", "one"), "category")
+    reference = Frame(shared | before, features={name: kinds[name] for name in (*shared, *before)})
+    current = Frame(shared | after, features={name: kinds[name] for name in (*shared, *after)} | {"retyped": "category"})
+    reading = drift(reference, current, method="psi", methods={"one": "chisquare", "huge": "wasserstein"})
+    ends = {part.name: (part.outcome.value, part.reason) for part in reading.parts}
+    assert ends == {
+        "number": ("ok", None),
+        "category": ("ok", None),
+        "constant": ("ok", None),
+        "empty": ("not_enough_data", "0 values in the current window, min_rows is 100"),
+        "infinite": ("not_enough_data", "0 values in the current window, min_rows is 100"),
+        "late": ("not_enough_data", "0 values in the reference, min_rows is 100"),
+        "gone": ("not_evaluable", "missing_column"),
+        "new": ("not_evaluable", "missing_column"),
+        "retyped": ("not_evaluable", "type_changed"),
+        "text": ("not_evaluable", "not_numeric"),
+        "ids": ("not_evaluable", "wrong_type"),
+        "one": ("not_evaluable", "constant"),
+        "huge": ("failed", "overflow"),
+    }
+    assert reading.metrics == {"features": 13, "evaluated_features": 3, "drifted_features": 0}
+    assert all(part.outcome is Outcome.OK for part in reading.parts[:3])  # the others come last
+
+
+def test_a_part_says_how_many_values_each_side_had() -> None:
+    reference, current = Frame({"x": np.append(np.zeros(200), np.nan)}), Frame({"x": np.append(np.zeros(150), np.inf)})
+    (part,) = drift(reference, current).parts
+    assert (part.n_reference, part.n_current) == (200, 150)
+
+
+def test_a_window_full_of_new_categories_is_drift_and_not_a_wrong_type() -> None:
+    reference = Frame({"city": np.array(["Oslo", "Rome"] * 500, dtype=object)})
+    current = Frame({"city": np.array([f"city {i}" for i in range(1000)], dtype=object)})
+    assert drift(reference, current).value == 1
+
+
+def test_too_few_rows_are_not_enough_data() -> None:
+    many, few = Frame({"x": np.arange(100.0)}), Frame({"x": np.arange(99.0)})
+    for reference, current in ((many, few), (few, many)):
+        with pytest.raises(NotEnoughData, match="99 rows, min_rows is 100"):
+            drift(reference, current)
+    assert drift(many, many).value == 0
+
+
+def test_too_few_values_everywhere_are_not_enough_data() -> None:
+    blank = Frame({"x": np.full(200, np.nan)})
+    with pytest.raises(NotEnoughData, match="x: 0 values in the current window"):
+        drift(Frame({"x": np.zeros(200)}), blank)
+
+
+def test_without_a_reference_or_a_feature_it_is_not_evaluable() -> None:
+    detector = DataDrift(DataDrift.Config())
+    with pytest.raises(NotEvaluable, match="no_reference"):
+        detector.compare(None, Frame({"x": np.zeros(200)}))
+    with pytest.raises(NotEvaluable, match="no_features"):
+        detector.compare(Frame({}), Frame({}))
+    with pytest.raises(NotEvaluable, match="no_features: y: missing_column"):
+        drift(Frame({"x": np.zeros(200)}), Frame({"x": np.zeros(200)}), features=("y",))
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_features_named_are_compared() -> None:
+    reference, current = Frame({"a": np.zeros(200), "b": np.zeros(200)}), Frame({"a": np.zeros(200), "b": np.ones(200)})
+    assert drift(reference, current).value == 0.5
+    assert drift(reference, current, features=("b",)).value == 1
+
+
+def test_a_feature_may_have_a_method_of_its_own() -> None:
+    rng = np.random.default_rng(4)
+    frame = Frame({"a": rng.normal(size=200), "b": rng.normal(size=200), "c": ["x", "y"] * 100})
+    reading = drift(frame, frame, method="psi", methods={"b": "wasserstein", "c": "chisquare"}, feature_threshold=0.25)
+    assert {part.name: (part.statistic, part.threshold) for part in reading.parts} == {
+        "a": ("psi", 0.25),
+        "b": ("wasserstein", 0.1),
+        "c": ("chisquare", 0.05),
+    }
+
+
+def test_a_method_for_the_other_kind_is_a_wrong_type() -> None:
+    frame = Frame({"a": np.arange(200.0), "c": ["x", "y"] * 100})
+    parts = {part.name: part.reason for part in drift(frame, frame, method="ks").parts}
+    assert parts == {"a": None, "c": "wrong_type"}
+    parts = {part.name: part.reason for part in drift(frame, frame, method="chisquare").parts}
+    assert parts == {"a": "wrong_type", "c": None}
+
+
+def test_a_distance_at_its_threshold_is_flagged_and_a_p_value_above_is_not() -> None:
+    low, high = Frame({"x": np.zeros(200)}), Frame({"x": np.ones(200)})
+    (part,) = drift(low, high, method="wasserstein").parts
+    assert part.value is not None
+    for threshold, flagged in ((part.value, True), (np.nextafter(part.value, np.inf), False)):
+        assert drift(low, high, method="wasserstein", feature_threshold=threshold).value == flagged
+    (part,) = drift(low, low, method="ks", feature_threshold=0.99).parts
+    assert (part.p_value, part.flagged) == (1.0, False)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    (
+        ({"method": "jensen_shannon"}, "jensenshannon"),
+        ({"methods": {"x": "chi2"}}, "chisquare"),
+        ({"feature_threshold": 0.1}, "name a method"),
+        ({"method": "ks", "feature_threshold": 1.5}, "below 1"),
+        ({"method": "psi", "feature_threshold": 0}, "greater than 0"),
+        ({"features": ()}, "at least 1"),
+        ({"features": ("a",), "methods": {"b": "ks"}}, "b, which features leaves out"),
+        ({"min_row": 3}, "min_row"),
+    ),
+)
+def test_a_setting_that_makes_no_sense_is_refused_with_the_remedy(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataDrift.Config(**config)
+
+
+# --- what auto chooses -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("categories", "n_reference", "n_current", "method"),
+    (
+        (2, 100, 100, "jensenshannon"),
+        (20, 1000, 1000, "jensenshannon"),
+        (20, 100_000, 300, "chisquare"),
+        (100, 50_000, 500, "chisquare"),
+    ),
+)
+def test_auto_compares_categories_by_what_can_tell(categories: int, n_reference: int, n_current: int, method: str) -> None:
+    assert categories_method(categories, n_reference, n_current) == method
+
+
+def test_auto_does_not_guess_where_no_method_can_tell() -> None:
+    rng = np.random.default_rng(5)
+    frame = Frame({"x": rng.integers(0, 100, 1000).astype(str).astype(object), "y": np.zeros(1000)})
+    parts = {part.name: part for part in drift(frame, frame).parts}
+    assert parts["x"].outcome is Outcome.NOT_ENOUGH_DATA
+    assert parts["x"].reason == "1000 values against 1000 in the reference cannot tell 100 categories"
+    assert parts["y"].outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("n_current", (100, 1000, 5000))
+def test_auto_seldom_flags_what_did_not_move(n_current: int) -> None:
+    rng = np.random.default_rng(6)
+    shares = {f"c{k}": rng.dirichlet(np.full(k, 2.0)) for k in (2, 5, 20, 60)}
+    kinds: dict[str, ColumnKind] = {"x": "number", **dict.fromkeys(shares, "category")}
+
+    def window(rows: int) -> Frame:
+        texts = {
+            name: rng.choice(np.array([f"v{i}" for i in range(len(p))], dtype=object), rows, p=p) for name, p in shares.items()
+        }
+        return Frame({"x": rng.lognormal(size=rows), **texts}, features=kinds)
+
+    reference = window(20_000)
+    flagged = [
+        part.flagged for _ in range(20) for part in drift(reference, window(n_current)).parts if part.outcome is Outcome.OK
+    ]
+    # Of 60 to 100 features 5 % are expected: above 15 % in one of 1,000 runs.
+    assert len(flagged) >= 60
+    assert np.mean(flagged) < 0.15

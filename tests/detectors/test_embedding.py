@@ -1,0 +1,198 @@
+"""The shared encoder: with a counting fake where the machine matters, with MiniLM where the vectors do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from detectors.embedding import (
+    EncoderConfig,
+    Model,
+    ModelMissing,
+    OutOfDeviceMemory,
+    SentenceEncoder,
+    Vectors,
+    batches,
+    find_model,
+)
+from tests.detectors.minilm import encoder
+
+TOLERANCE = 1e-6
+
+
+class CountingModel:
+    """One token per word; a text's vector points in a direction of its own. Remembers its batches."""
+
+    dimension = 4
+
+    def __init__(self, device: str = "cpu", fits: int = 1_000) -> None:
+        """`fits`: texts that the device's memory holds at once."""
+        self.device = device
+        self.fits = fits
+        self.batches: list[list[str]] = []
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def encode(self, texts: list[str]) -> Vectors:
+        if self.device != "cpu" and len(texts) > self.fits:
+            raise OutOfDeviceMemory(f"{len(texts)} texts")
+        self.batches.append(texts)
+        raw = np.array([[len(t), sum(map(ord, t)) % 97, t.count("a"), 1] for t in texts], dtype=np.float32)
+        return np.asarray(raw / np.linalg.norm(raw, axis=1, keepdims=True), dtype=np.float32)
+
+    def to_cpu(self) -> None:
+        self.device = "cpu"
+
+
+def opened(model: CountingModel) -> Callable[[Path, EncoderConfig], Model]:
+    return lambda path, config: model
+
+
+def encoder_over(model: CountingModel, config: EncoderConfig | None = None) -> SentenceEncoder:
+    return SentenceEncoder(config, load=opened(model))
+
+
+def test_each_distinct_text_is_encoded_once() -> None:
+    model = CountingModel()
+    shared = encoder_over(model)
+    vectors = shared.encode(["a", "b", "a"])
+    again = shared.encode(["b", "c"])
+    assert sorted(text for batch in model.batches for text in batch) == ["a", "b", "c"]
+    assert np.array_equal(vectors[0], vectors[2])
+    assert np.array_equal(vectors[1], again[0])
+
+
+def test_the_cache_forgets_what_was_not_used_longest() -> None:
+    model = CountingModel()
+    shared = encoder_over(model, EncoderConfig(cache_texts=2))
+    for text in ("old", "new", "old", "newest", "old", "new"):
+        shared.encode([text])
+    assert model.batches == [["old"], ["new"], ["newest"], ["new"]]
+
+
+def test_more_texts_than_the_cache_holds_still_come_back_in_order() -> None:
+    model = CountingModel()
+    texts = [f"text {'a' * i}" for i in range(50)]
+    assert np.array_equal(encoder_over(model, EncoderConfig(cache_texts=3)).encode(texts), CountingModel().encode(texts))
+
+
+def test_a_change_to_a_result_does_not_reach_the_cache() -> None:
+    shared = encoder_over(CountingModel())
+    before = shared.encode(["a"]).copy()
+    shared.encode(["a"])[:] = 0
+    assert np.array_equal(shared.encode(["a"]), before)
+
+
+def test_memory_running_out_halves_the_batch() -> None:
+    model = CountingModel(device="cuda", fits=3)
+    texts = [f"text {'a' * i}" for i in range(8)]
+    shared = encoder_over(model)
+    assert np.array_equal(shared.encode(texts), CountingModel().encode(texts))
+    assert [len(batch) for batch in model.batches] == [2, 2, 2, 2]
+    assert not shared.fallback_active
+    assert model.device == "cuda"
+
+
+def test_a_device_with_no_room_for_one_text_is_left_for_the_cpu_and_says_so() -> None:
+    model = CountingModel(device="cuda", fits=0)
+    texts = ["a", "bb", "ccc"]
+    shared = encoder_over(model)
+    assert np.array_equal(shared.encode(texts), CountingModel().encode(texts))
+    assert shared.fallback_active
+    assert model.device == "cpu"
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.integers(256, 2_000))
+def test_batches_hold_each_text_once_and_stay_under_the_limit(lengths: list[int], limit: int) -> None:
+    found = list(batches(lengths, limit))
+    assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= limit
+
+
+def test_batches_put_like_lengths_together() -> None:
+    lengths = [5, 200] * 8
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches(lengths, 1_000))
+    assert padded < 1.5 * sum(lengths)
+
+
+def test_a_missing_model_is_named_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="set the encoder's path") as caught:
+        SentenceEncoder(EncoderConfig(path=tmp_path / "nowhere"))
+    assert str(tmp_path / "nowhere") in str(caught.value)
+
+
+def test_the_installed_model_is_found_without_importing_torch() -> None:
+    program = "import sys; from detectors.embedding import find_model; find_model(None); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_model_can_be_named_by_its_folder() -> None:
+    shared = SentenceEncoder(EncoderConfig(path=find_model(None)), load=opened(CountingModel()))
+    assert shared.name == find_model(None).name
+
+
+@pytest.mark.parametrize("wrong", ({"batch_tokens": 1}, {"cache_texts": -1}, {"max_token": 128}))
+def test_wrong_settings_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        EncoderConfig.model_validate(wrong)
+
+
+# --- MiniLM ----------------------------------------------------------------------------------------------------------
+
+TEXTS = [
+    "The Eiffel Tower was completed in 1889.",
+    "",
+    "Paris",
+    "東京は日本の首都です。",
+    "A longer text, " * 40,
+    "🦜 and e\u0301",
+    "\ud800 alone",
+    "\x00",
+]
+
+
+def test_vectors_are_float32_of_length_one_for_any_text() -> None:
+    vectors = encoder().encode(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), encoder().dimension) == (len(TEXTS), 384)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert encoder().encode([]).shape == (0, 384)
+
+
+def test_a_text_has_the_same_vector_alone_as_in_a_batch() -> None:
+    fresh = SentenceEncoder(EncoderConfig(cache_texts=0), load=lambda path, config: encoder()._model)
+    alone = np.concatenate([fresh.encode([text]) for text in TEXTS])
+    assert np.abs(alone - fresh.encode(TEXTS)).max() <= TOLERANCE
+
+
+def test_meaning_is_nearer_than_wording() -> None:
+    film, same, other = encoder().encode(["The film was long.", "It was a lengthy movie.", "The fish was long."])
+    assert film @ same > film @ other
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(st.characters(codec=None), max_size=80))
+def test_no_text_breaks_it(text: str) -> None:
+    assert np.isfinite(encoder().encode([text])).all()
+
+
+def test_a_megabyte_costs_no_more_than_a_page() -> None:
+    page, more = "word " * 2_000, "word " * 200_000
+    assert np.array_equal(*encoder().encode([page, more]))
+
+
+def test_what_lies_beyond_the_limit_does_not_count() -> None:
+    head = "The tower stands in Paris. " * 60
+    first, second = encoder().encode([head + "Bananas.", head + "Quantum fields."])
+    assert np.array_equal(first, second)

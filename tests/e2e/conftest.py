@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitor import data
+from monitor.demo import data as replayed
+from monitor.demo.replay import Client, replay
+from monitor.demo.stack import ANY, Stack
+from monitor.demo.stop import Stop
+from tests.e2e.webhook import Webhook
+
+DRIFT, UNSUPPORTED = "bike-rental-drift", "support-bot-unsupported"
+WEEKS, ANSWERS = 20, 40
+UNGUARDED = "Unguarded"
+
+
+@dataclass(frozen=True)
+class Running:
+    """The daemon, Prometheus and Alertmanager with data of two models whose checks fire."""
+
+    stack: Stack
+    webhook: Webhook
+    stop: Stop
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("e2e")
+    webhook, stop = Webhook(), Stop()
+    stack = Stack(
+        folder,
+        two_checks((Path(replayed.__file__).with_name("modelwatch.yaml")).read_text(encoding="utf-8")),
+        ports=ANY.free()[0],
+        rules=impatient(data.folder("rules"), folder / "rules"),
+        webhook=webhook.url,
+        reference=replayed.REFERENCE,
+    )
+    client = Client(stack.push, stop)
+    webhook.start()
+    try:
+        stack.start(stop)
+        replay(client, replayed.bike(replayed.now(), weeks=WEEKS), "bike")
+        for release in replayed.answers(replayed.now(), each=ANSWERS):
+            replay(client, release, "answers")
+        yield Running(stack, webhook, stop)
+    finally:
+        client.close()
+        stack.close()
+        webhook.stop()
+
+
+def two_checks(text: str) -> str:
+    """The demo's config without what these tests do not ask of it: each check costs time."""
+    config: dict[str, Any] = yaml.safe_load(text)
+    config["checks"] = [check for check in config["checks"] if check["name"] in (DRIFT, UNSUPPORTED)]
+    return yaml.safe_dump(config)
+
+
+def impatient(shipped: Path, folder: Path) -> Path:
+    """The shipped rules, with every `for` cut to 10 s, and beside them the naive rule that a dead daemon resolves."""
+    folder.mkdir()
+    for path in shipped.glob("*.rules.yml"):
+        rules = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for rule in (rule for group in rules["groups"] for rule in group["rules"] if "for" in rule):
+            rule["for"] = "10s"  # a starting Prometheus looks for its targets after five
+        (folder / path.name).write_text(yaml.safe_dump(rules))
+    naive = {"alert": UNGUARDED, "expr": "modelwatch_firing == 1"}
+    (folder / "naive.rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "naive", "rules": [naive]}]}))
+    example = "alertmanager.example.yml"
+    (folder / example).write_bytes((shipped / example).read_bytes())
+    return folder

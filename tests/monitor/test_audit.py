@@ -1,0 +1,199 @@
+"""`audit.duckdb`: what another process sees while the daemon holds the store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from monitor.schema import KINDS
+from tests.monitor.support import NOON, World, generation, label, prediction, sample
+
+
+def ask(root: Path, sql: str) -> list[tuple[Any, ...]]:
+    """As any tool would: open the file and set where its paths begin."""
+    with duckdb.connect(str(root / "audit.duckdb"), read_only=True) as connection:
+        connection.execute(f"SET file_search_path = '{root}'")
+        return connection.execute(sql).fetchall()
+
+
+def ids(world: World, view: str = "predictions") -> list[str]:
+    return [row[0] for row in ask(world.store.root, f"SELECT record_id FROM {view} ORDER BY seq")]
+
+
+def test_another_process_reads_it_while_the_daemon_holds_the_store(world: World) -> None:
+    world.send("predictions", prediction("sealed", features={"rooms": 3}))
+    world.seal()
+    world.send("predictions", prediction("hot", features={"city": "Oslo"}))
+    world.audit.refresh()
+    code = f"""
+import duckdb
+c = duckdb.connect({str(world.store.root / "audit.duckdb")!r}, read_only=True)
+print(c.sql("SELECT record_id, f_rooms, f_city FROM predictions_houses ORDER BY seq").fetchall())
+try:
+    duckdb.connect({str(world.store.root / "hot.duckdb")!r}, read_only=True)
+except duckdb.IOException as exc:
+    print("locked")
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=world.store.root, capture_output=True, text=True, timeout=60)
+    assert found.stdout.splitlines() == ["[('sealed', 3.0, None), ('hot', None, 'Oslo')]", "locked"], found.stderr
+
+
+def test_it_holds_what_is_hot_as_of_the_last_refresh(world: World) -> None:
+    world.send("predictions", prediction("a"))
+    assert world.audit.refresh()
+    world.send("predictions", prediction("b"))
+    assert ids(world) == ["a"]
+    assert world.audit.refresh()
+    assert ids(world) == ["a", "b"]
+    assert not world.audit.refresh(), "nothing was new"
+    assert sample(world.metrics, "modelwatch_audit_last_success_timestamp_seconds") == NOON.timestamp()
+
+
+def test_no_row_is_twice_after_a_seal_that_cuts_a_tail_file_in_two(world: World) -> None:
+    world.send("predictions", *(prediction(f"r{i}") for i in range(250)))
+    world.audit.refresh()
+    world.sealer._rows = 100
+    world.sealer.seal("predictions", "houses")
+    world.send("predictions", prediction("last"))
+    world.audit.refresh()
+    assert ids(world) == [*(f"r{i}" for i in range(250)), "last"]
+    world.seal()
+    world.audit.refresh()
+    assert ids(world) == [*(f"r{i}" for i in range(250)), "last"]
+
+
+def test_every_kind_and_every_model_has_its_rows(world: World) -> None:
+    world.send("predictions", prediction("p"))
+    world.send("labels", label("p"))
+    world.send("generations", generation("g", contexts=["one"]))
+    world.score()
+    world.send("predictions", 3)
+    world.seal()
+    world.send("labels", label("q"))
+    world.audit.refresh()
+    counts = {kind: ask(world.store.root, f"SELECT count(*) FROM {kind}")[0][0] for kind in KINDS}
+    assert {k: n for k, n in counts.items() if n} == {
+        "predictions": 1, "labels": 2, "generations": 1, "contexts": 1, "deadletters": 1, "batches": 5,
+    }  # fmt: skip
+
+
+def test_the_list_of_views_is_the_same_with_and_without_rows(world: World) -> None:
+    sql = "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1"
+    world.audit.refresh()
+    empty = [row[0] for row in ask(world.store.root, sql)]
+    assert empty == sorted(KINDS)
+    assert all(ask(world.store.root, f"SELECT * FROM {view}") == [] for view in empty)
+    world.send("predictions", prediction("a"))
+    world.audit.refresh()
+    assert [row[0] for row in ask(world.store.root, sql)] == sorted([*KINDS, "predictions_houses"])
+
+
+@pytest.mark.parametrize("rows", (False, True), ids=("empty", "with rows"))
+def test_every_view_and_every_column_says_what_it_is(world: World, rows: bool) -> None:
+    if rows:
+        world.send("predictions", prediction("a", features={"rooms": 3, "city": "Oslo"}))
+        world.seal()
+    world.audit.refresh()
+    root = world.store.root
+    assert ask(root, "SELECT view_name FROM duckdb_views() WHERE NOT internal AND coalesce(comment, '') = ''") == []
+    silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND coalesce(comment, '') = ''"
+    assert ask(root, silent) == []
+    about = dict(ask(root, "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'predictions'"))
+    assert about == {c.name: c.about for c in KINDS["predictions"].columns}
+
+
+def test_columns_have_the_types_of_the_schema(world: World) -> None:
+    world.audit.refresh()
+    empty = ask(world.store.root, "SELECT table_name, column_name, data_type FROM duckdb_columns() ORDER BY ALL")
+    world.send("predictions", prediction("a"))
+    world.send("generations", generation("g"))
+    world.seal()
+    world.audit.refresh()
+    sql = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE table_name <> 'predictions_houses' ORDER BY ALL"
+    assert ask(world.store.root, sql) == empty
+
+
+def test_the_file_is_replaced_as_a_whole_and_never_written_to(world: World) -> None:
+    path = world.store.root / "audit.duckdb"
+    world.audit.refresh()
+    old, first = os.stat(path), path.read_bytes()
+    with path.open("rb") as reader:  # who has the old one open keeps it
+        world.send("predictions", prediction("a"))
+        world.audit.refresh()
+        assert reader.read() == first
+    assert os.stat(path).st_ino != old.st_ino
+    assert oct(path.stat().st_mode)[-3:] == "444"
+    assert [p.name for p in world.store.root.glob("audit*")] == ["audit.duckdb"]
+
+
+def test_readers_of_the_old_views_keep_their_files_for_a_while(world: World) -> None:
+    world.send("predictions", prediction("a"))
+    world.audit.refresh()
+    with duckdb.connect(str(world.store.root / "audit.duckdb"), read_only=True) as reader:
+        reader.execute(f"SET file_search_path = '{world.store.root}'")
+        world.seal()
+        world.audit.refresh()
+        assert reader.execute("SELECT record_id FROM predictions").fetchall() == [("a",)]
+    world.clock.move(121)
+    world.audit.refresh()
+    assert list((world.store.root / "tail").rglob("*.parquet")) == []
+    assert ids(world) == ["a"]
+
+
+def test_the_views_hold_after_a_restart_too(world: World) -> None:
+    world.send("predictions", prediction("a"))
+    world.audit.refresh()
+    world.restart()
+    assert ids(world) == ["a"], "nothing is taken away before something new is there"
+    world.send("predictions", prediction("b"))
+    world.audit.refresh()
+    assert ids(world) == ["a", "b"]
+    for _ in range(3):
+        world.clock.move(121)
+        world.audit.refresh()
+        assert ids(world) == ["a", "b"]
+
+
+def test_the_tail_of_an_earlier_run_does_not_stay_for_ever(world: World) -> None:
+    world.send("predictions", prediction("a"))
+    world.audit.refresh()
+    (world.store.root / "tail" / "predictions" / "houses" / "0-1.parquet.tmp").touch()
+    world.restart()
+    world.seal()
+    world.audit.refresh()
+    world.clock.move(121)
+    world.audit.refresh()
+    assert [p for p in (world.store.root / "tail").rglob("*") if p.is_file()] == []
+
+
+def test_a_copy_of_the_folder_can_be_read_elsewhere(world: World, tmp_path: Path) -> None:
+    world.send("predictions", prediction("a", NOON - timedelta(days=1)))
+    world.seal()
+    world.send("predictions", prediction("b"))
+    world.audit.refresh()
+    copy = tmp_path / "it's a copy"
+    subprocess.run(["cp", "-r", world.store.root, copy], check=True)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET file_search_path = ?", [str(copy)])
+        connection.execute(f"ATTACH '{str(copy).replace(chr(39), chr(39) * 2)}/audit.duckdb' AS a (READ_ONLY)")
+        assert connection.execute("SELECT count(*) FROM a.predictions").fetchall() == [(2,)]
+
+
+def test_an_apostrophe_in_the_path_of_the_store_is_no_matter(tmp_path: Path) -> None:
+    world = World(tmp_path / "it's ours")
+    try:
+        world.send("predictions", prediction("a"))
+        world.seal()
+        world.audit.refresh()
+        assert world.ids("predictions") == ["a"]
+        world.restart()
+        assert world.ids("predictions") == ["a"]
+    finally:
+        world.close()
