@@ -121,7 +121,9 @@ def r2(label: FloatArray, prediction: FloatArray, weights: FloatArray | None = N
     """Share of the labels' variance that the predictions explain: at most 1, 0 for predicting the mean. None for constant
     labels. `weights` is how often each row counts."""
     w = np.ones(len(label)) if weights is None else weights
-    if not w.any():
+    counted = label[w > 0]
+    # Not by a variance of 0: the mean of equal numbers need not be that number, to the last bit.
+    if not len(counted) or counted.min() == counted.max():
         return None
     total = float(w @ (label - np.average(label, weights=w)) ** 2)
     return 1 - float(w @ (label - prediction) ** 2) / total if total > 0 else None
