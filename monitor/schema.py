@@ -11,7 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 
 Type = Literal["BIGINT", "INTEGER", "UBIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "TIMESTAMPTZ", "BLOB"]
 
@@ -211,6 +211,52 @@ received_at TIMESTAMPTZ when it was computed
             "event_time",
         ),
         Table(
+            "feedback",
+            "What a human, a user or another tool says of a record or a trace. The highest revision counts.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the record it is about, as in generations and predictions; null where it is about a whole trace
+trace_id VARCHAR the trace it is about
+span_id VARCHAR the span it is about
+feedback_id VARCHAR the sender's id of it
+name VARCHAR what is judged: helpfulness, thumbs, correctness and so on
+value DOUBLE the score; true is 1, false is 0
+label VARCHAR the score in words
+comment VARCHAR free text
+source VARCHAR who judges: human, user, tool, judge and so on
+rater VARCHAR id of the rater
+revision INTEGER 0, or higher for a correction
+event_time TIMESTAMPTZ when it was given
+attributes VARCHAR JSON of everything else
+"""
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
+            "deployments",
+            "What was said to be deployed, by push or by a registry.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the sender's id of it, else made of its content
+event_time TIMESTAMPTZ when it was deployed
+version VARCHAR version of the model
+data_hash VARCHAR hash of the data set it was fitted on
+code_commit VARCHAR commit of its code
+prompt_hash VARCHAR hash of its prompt
+approver VARCHAR who approved it
+origin VARCHAR push, mlflow and so on
+event VARCHAR deployed, registered (a new version), alias (moved to it) or stage (it was given)
+alias VARCHAR the alias or stage
+attributes VARCHAR JSON of everything else
+"""
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
             "readings",
             "A detector's word on a window. A late record restates it under the next revision.",
             _columns(
@@ -296,11 +342,30 @@ reason VARCHAR from a closed list
 message VARCHAR what is wrong and what to do
 record_id VARCHAR its id where it has one
 record_index INTEGER place in its batch
+monitored_model VARCHAR the monitored model it names, else the one its batch named
 payload VARCHAR the record as it came
+payload_encoding VARCHAR json is the record as JSON; text and base64 are what could not be read, as it came
 payload_bytes BIGINT its full size; the payload is cut at 1 MiB
 batch_id VARCHAR its batch
 received_at TIMESTAMPTZ when it came
 """
+            ),
+        ),
+        Table(
+            "resolutions",
+            "What became of a dead letter: replayed or dropped. One without a row here is open.",
+            _columns(
+                _HEAD
+                + """
+deadletter_seq BIGINT the dead letter
+reason VARCHAR why it was one
+action VARCHAR replayed or dropped
+result VARCHAR what a replay came to: stored, known (stored already) or queued (to be scored again)
+comment VARCHAR why it was dropped
+by VARCHAR who asked for it, as they said
+address VARCHAR where they asked from
+"""
+                + _KEY
             ),
         ),
         Table(
@@ -330,17 +395,23 @@ content_hash UBIGINT hash of body_hash where the client named the batch
 STATE_DDL = """
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
-    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ);
+    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
+    sha256 VARCHAR, level VARCHAR);
+CREATE TABLE manifest_history (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
+    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
+    sha256 VARCHAR, level VARCHAR, replaced_by VARCHAR, replaced_at TIMESTAMPTZ, deleted_at TIMESTAMPTZ);
 CREATE TABLE features (model VARCHAR, feature VARCHAR, kind VARCHAR, added_at TIMESTAMPTZ);
 CREATE TABLE watermarks (model VARCHAR, watermark TIMESTAMPTZ);
 CREATE TABLE work (model VARCHAR, record_id VARCHAR, seq BIGINT, revision INTEGER, input BIGINT, attempts INTEGER,
     contexts_from BIGINT, due_at TIMESTAMPTZ, event_time TIMESTAMPTZ);
 CREATE TABLE check_cursors (check_name VARCHAR, kind VARCHAR, seq BIGINT);
-CREATE TABLE check_slots (check_name VARCHAR, slot TIMESTAMPTZ, touched_at TIMESTAMPTZ);
+CREATE TABLE check_slots (check_name VARCHAR, slot TIMESTAMPTZ, touched_at TIMESTAMPTZ, not_before TIMESTAMPTZ);
 CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position BIGINT);
 """
 """State. `work` waits to be scored: `input` counts changes of its contexts, `contexts_from` is the seq of the first of them;
-without `due_at` it is passages whose generation has not come. `check_slots` waits to be read."""
+without `due_at` it is passages whose generation has not come. `check_slots` waits to be read, not before `not_before` where
+only its reference has changed. `manifest` names the segments there are; a row moves to `manifest_history` when compaction
+replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day."""
 
 
 def table_name(kind: str, model: str) -> str:
@@ -353,5 +424,14 @@ def create_table(kind: str, model: str = "") -> str:
     return f"CREATE TABLE IF NOT EXISTS {table_name(kind, model)} ({columns})"
 
 
-MIGRATIONS: dict[int, str] = {}
-"""SQL that brings a store of version n-1 to n. A new store is created at VERSION outright."""
+MIGRATIONS: dict[int, str] = {
+    2: ";\n".join(
+        [
+            *(create_table(kind) for kind in ("resolutions", "feedback", "deployments")),
+            "ALTER TABLE deadletters ADD COLUMN IF NOT EXISTS monitored_model VARCHAR",
+            "ALTER TABLE deadletters ADD COLUMN IF NOT EXISTS payload_encoding VARCHAR",
+        ]
+    ),
+}
+"""SQL that brings a store of version n-1 to n. A new store is created at VERSION outright. `IF NOT EXISTS` throughout: tables
+are created as they are today, columns of later versions included."""
