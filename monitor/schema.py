@@ -392,14 +392,15 @@ content_hash UBIGINT hash of body_hash where the client named the batch
     )
 }
 
-STATE_DDL = """
+MANIFEST_HISTORY = """CREATE TABLE IF NOT EXISTS manifest_history (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
+    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
+    sha256 VARCHAR, level VARCHAR, replaced_by VARCHAR, replaced_at TIMESTAMPTZ, deleted_at TIMESTAMPTZ)"""
+
+STATE_DDL = f"""{MANIFEST_HISTORY};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
     sha256 VARCHAR, level VARCHAR);
-CREATE TABLE manifest_history (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
-    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
-    sha256 VARCHAR, level VARCHAR, replaced_by VARCHAR, replaced_at TIMESTAMPTZ, deleted_at TIMESTAMPTZ);
 CREATE TABLE features (model VARCHAR, feature VARCHAR, kind VARCHAR, added_at TIMESTAMPTZ);
 CREATE TABLE watermarks (model VARCHAR, watermark TIMESTAMPTZ);
 CREATE TABLE work (model VARCHAR, record_id VARCHAR, seq BIGINT, revision INTEGER, input BIGINT, attempts INTEGER,
@@ -430,6 +431,10 @@ MIGRATIONS: dict[int, str] = {
             *(create_table(kind) for kind in ("resolutions", "feedback", "deployments")),
             "ALTER TABLE deadletters ADD COLUMN IF NOT EXISTS monitored_model VARCHAR",
             "ALTER TABLE deadletters ADD COLUMN IF NOT EXISTS payload_encoding VARCHAR",
+            "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS sha256 VARCHAR",
+            "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS level VARCHAR DEFAULT 'minute'",
+            MANIFEST_HISTORY,
+            "ALTER TABLE check_slots ADD COLUMN IF NOT EXISTS not_before TIMESTAMPTZ",
         ]
     ),
 }
