@@ -16,6 +16,7 @@ import duckdb
 
 from monitor import segments
 from monitor.clock import Clock
+from monitor.faultpoints import point
 from monitor.metrics import Metrics
 from monitor.reader import Reader, literal
 from monitor.schema import FEATURE, KINDS, quote, table_name
@@ -98,6 +99,7 @@ class Audit:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".parquet.tmp")
         reader.execute(f"COPY (SELECT * FROM {where} ORDER BY seq) TO {literal(str(temporary))} (FORMAT parquet)")
+        point("audit.tail_written")
         temporary.rename(path)
         tail.append((last, path))
 
@@ -127,9 +129,12 @@ class Audit:
                 connection.execute(f"COMMENT ON COLUMN {quote(view)}.{quote(column)} IS {literal(_about(column))}")
             connection.execute("USE memory")
             connection.execute("DETACH audit")
+        point("audit.written")
         temporary.chmod(0o444)
         segments.sync_file(temporary)
+        point("audit.synced")
         os.replace(temporary, path)
+        point("audit.replaced")
         segments.sync_folder(self._store.root)
 
     def _clean(self) -> None:
@@ -144,16 +149,17 @@ def views(files: Mapping[tuple[str, str], Files]) -> list[str]:
     statements = []
     for kind, table in KINDS.items():
         columns = ", ".join(quote(c.name) for c in table.columns)
+        nothing = ", ".join(f"NULL::{c.type} AS {quote(c.name)}" for c in table.columns)
         parts = []
         for (_, model), found in ((k, f) for k, f in files.items() if k[0] == kind):
-            parts.append(f"SELECT {columns} FROM ({found.sql()})")
+            # Files of an earlier version may lack a column.
+            parts.append(f"SELECT {columns} FROM (SELECT {nothing} WHERE false UNION ALL BY NAME {found.sql()})")
             if kind == "predictions":
                 # Its columns are described once the view is there: only the files know the features.
                 name = quote(f"predictions_{model}")
                 statements.append(f"CREATE VIEW {name} AS {found.sql()}")
                 statements.append(f"COMMENT ON VIEW {name} IS {literal(f'Predictions of {model} with their features.')}")
         if not parts:
-            nothing = ", ".join(f"NULL::{c.type} AS {quote(c.name)}" for c in table.columns)
             parts = [f"SELECT {nothing} WHERE false"]
         statements.append(f"CREATE VIEW {kind} AS {' UNION ALL '.join(parts)}")
         statements.append(f"COMMENT ON VIEW {kind} IS {literal(table.about)}")

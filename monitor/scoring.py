@@ -22,6 +22,7 @@ from monitor.child import Child, Remote
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.errors import ChildAway, ChildFailed, StoreError
+from monitor.faultpoints import point
 from monitor.helpers import DetectorSpec, ScoreAnswer, ScoreRequest
 from monitor.metrics import Metrics, exemplar
 from monitor.reader import Reader
@@ -147,6 +148,7 @@ class Scoring:
         request = ScoreRequest(tuple(c.spec for c in checks), rows)
         try:
             answer = self._ask(request)
+            point("score.answered")
             count = self._commit(model, checks, work, rows, answer)
         except (StoreError, duckdb.Error):
             raise
@@ -208,7 +210,9 @@ class Scoring:
             written[:] = self._unchanged(transaction, model, work)
             for check, scores in scored:
                 _append(transaction, model, check, rows, scores, written, answer.device)
-            return _finish(transaction, model, [work[i] for i in written])
+            done = _finish(transaction, model, [work[i] for i in written])
+            point("score.written")
+            return done
 
         count = self._store.run(keep)
         for check, scores in scored:

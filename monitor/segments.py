@@ -17,6 +17,7 @@ import numpy as np
 from monitor import log
 from monitor.clock import Clock
 from monitor.errors import StoreError
+from monitor.faultpoints import point
 from monitor.keys import KeyFile
 from monitor.metrics import Metrics
 from monitor.reader import literal
@@ -120,6 +121,7 @@ class Sealer:
         if kind != "predictions":
             rows += f" AND model = {literal(model)}"
         facts, keys = self._copy(kind, rows, temporary)
+        point("seal.written")
         if facts["n"] != last - first + 1:
             raise StoreError(f"{kind} of {model!r}: {facts['n']} rows for seq {first}..{last}; the log has a gap")
         self._publish(path, temporary, keys)
@@ -136,8 +138,10 @@ class Sealer:
             transaction.execute(f"DELETE FROM {rows}")
             index = KeyFile(store.root / key_file(name)) if keys is not None else None
             transaction.on_commit(lambda: store.sealed(kind, model, last, index))
+            point("seal.manifest")
 
         store.run(commit)
+        point("seal.committed")
         self._metrics.seals.labels(kind).inc()
         self._metrics.seal_duration.observe(self._clock.monotonic() - started)
         self._metrics.seal_last_success.set(self._clock.now().timestamp())
@@ -163,12 +167,16 @@ class Sealer:
     @staticmethod
     def _publish(path: Path, temporary: Path, keys: Any) -> None:
         sync_file(temporary)
+        point("seal.synced")
         if keys is not None:
             target = path.with_name(key_file(path.name))
             KeyFile.write(target.with_suffix(".keys.tmp"), *keys)
             sync_file(target.with_suffix(".keys.tmp"))
             target.with_suffix(".keys.tmp").rename(target)
+            point("seal.keys_renamed")
         temporary.rename(path)
+        point("seal.renamed")
         sync_folder(path.parent)
         for parent in list(path.parents)[1:6]:  # each folder on the way from the store's own may be new as well
             sync_folder(parent)
+        point("seal.folder_synced")

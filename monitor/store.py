@@ -19,6 +19,7 @@ from monitor import hotfile, log, segments
 from monitor.clock import Clock
 from monitor.config import StoreConfig
 from monitor.errors import InboxFull, StoreError, StoreUnavailable
+from monitor.faultpoints import point
 from monitor.keys import KeyFile, KeyIndex
 from monitor.metrics import Metrics
 from monitor.reader import Reader
@@ -222,8 +223,10 @@ class Store:
             self._connection.execute("BEGIN TRANSACTION")
             results = [job.work(transaction) for job in jobs]
             transaction.finish()
+            point("commit.before")
             self._connection.execute("COMMIT")
             self._sync_folder()
+            point("commit.after")
         except duckdb.FatalException as exc:
             # The engine is dead, and whether the commit stands is not known: only the reopened file can say. Clients
             # send again, and the key index then tells what is there.

@@ -1,0 +1,42 @@
+"""Named moments at which a test ends the process, or fails it, to see what is left behind.
+
+`point("seal.renamed")` stands between two steps whose order is a promise. In the daemon as it is started nothing is armed and
+nothing can be: no option, no environment variable reaches `arm`, only a test that runs the daemon inside a program of its own.
+A point costs one comparison, and stands where something is done once per commit or segment, never per record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+POINTS: dict[str, str] = {
+    "commit.before": "all rows of a group are in the transaction, nothing is committed",
+    "commit.after": "the group is committed and synced, nobody has been answered",
+    "score.answered": "the scorer has answered, nothing of it is in the store",
+    "score.written": "scores and the end of their work are in the transaction",
+    "seal.written": "the segment's temporary file is written, not synced",
+    "seal.synced": "it is synced",
+    "seal.keys_renamed": "the file of its keys has its name",
+    "seal.renamed": "the segment has its name",
+    "seal.folder_synced": "so has its folder on disk; the manifest does not know it",
+    "seal.manifest": "manifest row and deletion of the hot rows are in the transaction",
+    "seal.committed": "the manifest names the segment",
+    "audit.tail_written": "a tail file is written and has no name yet",
+    "audit.written": "the new audit.duckdb is written beside the old one",
+    "audit.synced": "it is synced, and the old one still stands",
+    "audit.replaced": "it has taken the old one's place",
+}
+"""Every point there is, with what is true at it. A test reads the source to see that this is all of them."""
+
+_armed: Callable[[str], None] | None = None
+
+
+def point(name: str) -> None:
+    if _armed is not None:
+        _armed(name)
+
+
+def arm(action: Callable[[str], None] | None) -> None:
+    """Have `action` called with the name of each point that is passed, on the thread that passes it; None disarms."""
+    global _armed
+    _armed = action
