@@ -1,13 +1,14 @@
-"""Which records are stored already: key hash -> (content hash, seq), asked by the writer before each commit.
+"""Which rows belong to a hash: asked by the writer before each commit, to tell a retry from a new record, and by whoever
+looks for the rows of one record or trace without reading every segment.
 
-A retry lands in another batch, so a ledger of batches alone cannot keep a record from being stored twice. Rows in the hot
-file are kept in a dict; each sealed segment has a file of its keys, sorted, behind a Bloom filter, memory-mapped.
+A retry lands in another batch, so a ledger of batches alone cannot keep a record from being stored twice. Keys in the hot
+file are kept in a dict; each sealed segment has index files: rows of uint64 sorted by hash, with a filter, memory-mapped.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 UInt64Array = NDArray[np.uint64]
 
-BITS_PER_KEY = 10  # with 4 probes: 1.2 % of absent keys need a search
+BITS_PER_KEY = 16  # at least; filters grow by powers of two. Half a percent of absent keys need a search
 PROBES = 4
 
 
@@ -29,71 +30,144 @@ def hash64(*parts: str | bytes) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-class KeyFile:
-    """The keys of one sealed segment: three uint64 arrays (keys sorted, content, seq) in one file."""
+class Wanted:
+    """Hashes to look for, with the bits of each that every filter asks for: worked out once for all files."""
+
+    def __init__(self, hashes: UInt64Array) -> None:
+        self.hashes = hashes
+        self.masks = _masks(hashes)
+
+    @classmethod
+    def of(cls, hashes: Collection[int]) -> Wanted:
+        return cls(np.fromiter(hashes, dtype=np.uint64, count=len(hashes)))
+
+
+class HashFile:
+    """Rows of one sealed segment, sorted by their hash: `rows` is uint64 (k, n), the hashes first. A hash may have several
+    rows, which then are in the order of `seq`."""
 
     def __init__(self, path: Path) -> None:
-        data = np.load(path, mmap_mode="r", allow_pickle=False)
-        self.keys: UInt64Array = data[0]
-        self._content: UInt64Array = data[1]
-        self._seq: UInt64Array = data[2]
-        self._bloom = _Bloom(self.keys)
+        self.path = path
+        self.rows: UInt64Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._filter = _Filter(self._words())
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[1])
+
+    @property
+    def hashes(self) -> UInt64Array:
+        found: UInt64Array = self.rows[0]
+        return found
+
+    @staticmethod
+    def write_rows(path: Path, *columns: UInt64Array) -> None:
+        """`columns` in the order of `seq`, the hashes first. The caller syncs the file."""
+        order = np.argsort(columns[0], kind="stable")
+        rows = np.stack([column[order] for column in columns])
+        with path.open("wb") as file:
+            np.save(file, rows, allow_pickle=False)
+            np.save(file, _Filter.words_of(rows[0]), allow_pickle=False)
+
+    @staticmethod
+    def merge(path: Path, parts: Sequence[HashFile]) -> None:
+        """One file of several, which lie in the order of `seq`. Needs three times their size in memory."""
+        HashFile.write_rows(path, *np.concatenate([part.rows for part in parts], axis=1))
+
+    def match(self, wanted: Wanted) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """(place in `wanted`, place in `rows`) of every row that belongs to a wanted hash."""
+        places = np.flatnonzero(self._filter.maybe(wanted))
+        if not len(places):
+            return places, places
+        hashes = wanted.hashes[places]
+        first = np.searchsorted(self.hashes, hashes, side="left")
+        counts = np.searchsorted(self.hashes, hashes, side="right") - first
+        # For each hash the run first, first + 1, ... of its length, all runs in one array.
+        steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(places, counts), np.repeat(first, counts) + steps
+
+    def _words(self) -> UInt64Array:
+        start = self.rows.offset + self.rows.nbytes  # type: ignore[attr-defined]
+        if start >= self.path.stat().st_size:  # written by version 1, which kept no filter
+            return _Filter.words_of(self.hashes)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            np.lib.format.read_magic(file)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            found: UInt64Array = np.memmap(self.path, kind, "r", file.tell(), shape)
+            return found
+
+
+class KeyFile(HashFile):
+    """The keys of one sealed segment: key, content and seq of each. A key is there once."""
+
+    @property
+    def keys(self) -> UInt64Array:
+        return self.hashes
 
     @staticmethod
     def write(path: Path, keys: UInt64Array, content: UInt64Array, seq: UInt64Array) -> None:
         """The caller syncs the file."""
-        order = np.argsort(keys, kind="stable")
-        with path.open("wb") as file:
-            np.save(file, np.stack([keys[order], content[order], seq[order]]), allow_pickle=False)
+        HashFile.write_rows(path, keys, content, seq)
 
-    def find(self, wanted: UInt64Array) -> Iterable[tuple[int, int, int]]:
+    def find(self, wanted: Wanted) -> Iterator[tuple[int, int, int]]:
         """(place in `wanted`, content, seq) for each one that is here."""
-        for place in np.flatnonzero(self._bloom.maybe(wanted)):
-            at = int(np.searchsorted(self.keys, wanted[place]))
-            if at < len(self.keys) and self.keys[at] == wanted[place]:
-                yield int(place), int(self._content[at]), int(self._seq[at])
+        places, at = self.match(wanted)
+        if len(at):
+            yield from zip(places.tolist(), self.rows[1, at].tolist(), self.rows[2, at].tolist(), strict=True)
 
 
-class _Bloom:
-    def __init__(self, keys: UInt64Array) -> None:
-        bits = max(64, len(keys) * BITS_PER_KEY)
-        self._size = np.uint64(bits)
-        self._bits = np.zeros(bits, dtype=bool)
-        for probe in self._probes(np.asarray(keys)):
-            self._bits[probe] = True
-        self._packed = np.packbits(self._bits)
-        del self._bits
+def _masks(hashes: UInt64Array) -> UInt64Array:
+    masks = np.zeros(len(hashes), dtype=np.uint64)
+    for probe in range(PROBES):
+        masks |= np.uint64(1) << ((hashes >> np.uint64(6 * probe)) & np.uint64(63))
+    return masks
 
-    def maybe(self, keys: UInt64Array) -> NDArray[np.bool_]:
-        result = np.ones(len(keys), dtype=bool)
-        for probe in self._probes(keys):
-            result &= (self._packed[probe >> np.uint64(3)] >> (7 - (probe & np.uint64(7))).astype(np.uint8)) & 1 == 1
-        return result
 
-    def _probes(self, keys: UInt64Array) -> Iterable[UInt64Array]:
-        # Two halves of one good hash make any number of probes (Kirsch and Mitzenmacher, 2006).
-        low, high = keys & np.uint64(0xFFFFFFFF), (keys >> np.uint64(32)) | np.uint64(1)
-        for i in range(PROBES):
-            yield (low + np.uint64(i) * high) % self._size
+class _Filter:
+    """A Bloom filter in which all bits of a hash lie in one word (Putze, Sanders and Singler, 2007): one access for each
+    file, where a plain one needs as many as it has probes. High bits choose the word, low ones the bits."""
+
+    def __init__(self, words: UInt64Array) -> None:
+        self._words = words
+        self._shift = np.uint64(64 - (len(words) - 1).bit_length())
+
+    @staticmethod
+    def words_of(sorted_hashes: UInt64Array) -> UInt64Array:
+        bits = max(1, (len(sorted_hashes) * BITS_PER_KEY // 64).bit_length())
+        words = np.zeros(1 << bits, dtype=np.uint64)
+        if len(sorted_hashes):
+            at = sorted_hashes >> np.uint64(64 - bits)  # sorted as well, so that equal ones are neighbours
+            starts = np.flatnonzero(np.diff(at, prepend=at[:1] + np.uint64(1)))
+            words[at[starts]] = np.bitwise_or.reduceat(_masks(sorted_hashes), starts)
+        return words
+
+    def maybe(self, wanted: Wanted) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (self._words[wanted.hashes >> self._shift] & wanted.masks) == wanted.masks
+        return found
 
 
 class KeyIndex:
-    """All keys of one (kind, model). Only the writer thread changes it; `put` is undone by `drop` when a commit fails."""
+    """All keys of one (kind, model). Only the writer thread changes it; `put` is undone by `drop` when a commit fails.
+
+    Any thread may ask: what was committed is found, and perhaps what is being committed just now.
+    """
 
     def __init__(self) -> None:
         self._hot: dict[int, tuple[int, int]] = {}
-        self._sealed: list[KeyFile] = []
+        self._sealed: tuple[KeyFile, ...] = ()  # replaced as a whole
 
     def __len__(self) -> int:
-        return len(self._hot) + sum(len(f.keys) for f in self._sealed)
+        return len(self._hot) + sum(len(f) for f in self._sealed)
 
     def find(self, keys: Sequence[int]) -> list[tuple[int, int] | None]:
         """(content, seq) for each key that is stored, in order."""
         found = [self._hot.get(k) for k in keys]
-        if self._sealed and None in found:
+        # Only now: what is being sealed leaves the dict after it has come here.
+        sealed = self._sealed
+        if sealed and None in found:
             absent = [i for i, f in enumerate(found) if f is None]
-            wanted = np.fromiter((keys[i] for i in absent), dtype=np.uint64, count=len(absent))
-            for file in self._sealed:
+            wanted = Wanted.of([keys[i] for i in absent])
+            for file in sealed:
                 for place, content, seq in file.find(wanted):
                     found[absent[place]] = (content, seq)
         return found
@@ -107,5 +181,31 @@ class KeyIndex:
 
     def seal(self, file: KeyFile) -> None:
         """The segment's keys are now found in `file`."""
-        self._sealed.append(file)
-        self.drop(int(k) for k in file.keys)
+        self._sealed = (*self._sealed, file)
+        self.drop(file.keys.tolist())
+
+    def replace(self, old: Collection[Path], file: KeyFile) -> None:
+        """The keys of the files `old` are now found in `file`."""
+        self._sealed = (*(f for f in self._sealed if f.path not in old), file)
+
+
+class PlaceIndex:
+    """Where the sealed rows of a hash lie: rows of (hash, seq) by segment. Only the writer thread changes it, any may ask."""
+
+    def __init__(self) -> None:
+        self._state: tuple[tuple[HashFile, ...], int] = ((), 0)  # files and the last seq they know of, replaced as a whole
+
+    def find(self, hashes: Collection[int]) -> tuple[UInt64Array, int]:
+        """Every seq of these hashes up to the last seq that is indexed, and that one. Rows beyond have to be looked at."""
+        files, known_to = self._state
+        wanted = Wanted.of(hashes)
+        found = [file.rows[1, file.match(wanted)[1]] for file in files]
+        return (np.sort(np.concatenate(found)) if found else np.zeros(0, np.uint64)), known_to
+
+    def seal(self, file: HashFile, last_seq: int) -> None:
+        files, known_to = self._state
+        self._state = (*files, file), max(known_to, last_seq)
+
+    def replace(self, old: Collection[Path], file: HashFile) -> None:
+        files, known_to = self._state
+        self._state = (*(f for f in files if f.path not in old), file), known_to

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.keys import KeyFile, KeyIndex, UInt64Array, hash64
+from monitor.keys import HashFile, KeyFile, KeyIndex, PlaceIndex, UInt64Array, Wanted, hash64
 
 HASHES = st.integers(0, 2**64 - 1)
 
@@ -41,7 +41,7 @@ def test_a_file_finds_what_it_holds_and_nothing_else(
     held = list(keys)
     file = key_file(tmp_path_factory.mktemp("keys") / "a.keys", held)
     wanted = [*keys, *(other - keys)]
-    found = {place: (content, seq) for place, content, seq in file.find(array(wanted))}
+    found = {place: (content, seq) for place, content, seq in file.find(Wanted(array(wanted)))}
     assert found == {i: (key // 2, held.index(key)) for i, key in enumerate(held)}
 
 
@@ -49,8 +49,8 @@ def test_few_keys_that_are_absent_cost_a_search(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     keys, absent = (random.integers(0, 2**63, 20_000, dtype=np.uint64) for _ in range(2))
     file = key_file(tmp_path / "a.keys", keys.tolist())
-    assert file._bloom.maybe(file.keys).all()
-    assert file._bloom.maybe(absent).mean() < 0.03
+    assert file._filter.maybe(Wanted(file.keys)).all()
+    assert file._filter.maybe(Wanted(absent)).mean() < 0.01
 
 
 def test_the_index_looks_into_the_hot_keys_and_into_every_file(tmp_path: Path) -> None:
@@ -65,3 +65,46 @@ def test_the_index_looks_into_the_hot_keys_and_into_every_file(tmp_path: Path) -
     assert index.find([4, 3, 5, 1]) == [(40, 400), (30, 300), None, (10, 100)]
     index.drop([4, 3])
     assert index.find([4, 3]) == [None, (30, 300)]
+
+
+def test_files_of_version_1_which_had_no_filter_are_read(tmp_path: Path) -> None:
+    np.save((tmp_path / "a.keys").open("wb"), np.array([[3, 7], [30, 70], [2, 1]], dtype=np.uint64))
+    file = KeyFile(tmp_path / "a.keys")
+    assert list(file.find(Wanted.of([7, 5]))) == [(0, 70, 1)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 20) | HASHES, max_size=30), min_size=1, max_size=5), st.sets(st.integers(0, 20)))
+def test_merged_files_find_every_row_of_a_hash_in_order(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], wanted: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("places")
+    seq, files, rows = 1, [], []
+    for n, part in enumerate(parts):
+        HashFile.write_rows(folder / f"{n}", array(part), array(list(range(seq, seq + len(part)))))
+        files.append(HashFile(folder / f"{n}"))
+        rows += list(zip(part, range(seq, seq + len(part)), strict=True))
+        seq += len(part)
+    apart, merged = PlaceIndex(), PlaceIndex()
+    for file in files:
+        apart.seal(file, seq - 1)
+    HashFile.merge(folder / "all", files)
+    merged.seal(files[0], seq - 1)
+    merged.replace({files[0].path}, HashFile(folder / "all"))
+    expected = [s for h, s in rows if h in wanted]
+    for index in (apart, merged):
+        found, known_to = index.find(wanted)
+        assert (found.tolist(), known_to) == (expected, seq - 1)
+
+
+def test_keys_are_found_while_their_files_are_replaced(tmp_path: Path) -> None:
+    index = KeyIndex()
+    for n in range(3):
+        index.seal(key_file(tmp_path / f"{n}.keys", [10 * n + 1, 10 * n + 2]))
+    old = [KeyFile(tmp_path / f"{n}.keys") for n in range(2)]
+    HashFile.merge(tmp_path / "both.keys", old)
+    index.replace({f.path for f in old}, KeyFile(tmp_path / "both.keys"))
+    for file in old:
+        file.path.unlink()
+    assert [f is not None for f in index.find([1, 2, 11, 12, 21, 22, 3])] == [True] * 6 + [False]
+    assert len(index) == 6
