@@ -514,7 +514,9 @@ def test_what_could_not_be_stored_is_read_again(make_world: Callable[..., World]
 
 
 def test_the_board_is_back_before_anything_runs(make_world: Callable[..., World]) -> None:
-    world = make_world(checks=[check("mean", threshold={"upper": 1}, settings={"half_width": 0.5}), check("quiet", model="bot")])
+    world = make_world(
+        checks=[check("mean", threshold={"upper": 1}, settings={"half_width": 0.5}), check("quiet", "Bareness", model="bot")]
+    )
     values(world, (1, 5.0), (11, 6.0))
     world.look()
     before = world.board.standings()
