@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from monitor.fields import Rejected, columnable
 from monitor.keys import hash64
 from monitor.metrics import Metrics
 from monitor.passages import Passages
-from monitor.records import Parsed, Parser, Reject, Rows, same_kind
+from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows, same_kind
 from monitor.schema import FEATURE
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -74,7 +74,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records from one place, on their way in. `key` is the client's name for the batch, where it gave one."""
+    """Records from one place, on their way in. `key` is the client's name for the batch, where it gave one. `also` is done in
+    the transaction that stores them: where a source stands in its file or topic. What it raises, the future raises, and
+    nothing is stored. `places` says for each item where it came from, for the dead letter; `source` stands in."""
 
     kind: str
     items: Sequence[Any]
@@ -83,6 +85,8 @@ class Batch:
     key: str | None = None
     body_hash: str | None = None
     size: int = 0
+    also: Callable[[Transaction], None] | None = None
+    places: Sequence[str] | None = None
 
 
 class Inbox:
@@ -132,6 +136,8 @@ class Inbox:
     # --- on the writer thread, inside the transaction ---
 
     def _keep(self, transaction: Transaction, batch: Batch, parsed: Parsed) -> Answer:
+        if batch.also is not None:
+            batch.also(transaction)
         if batch.key is not None and (earlier := self._earlier(transaction, batch, parsed)) is not None:
             return earlier
         answer = Answer(batch.key or uuid.uuid4().hex, rejects=list(parsed.rejects))
@@ -177,7 +183,7 @@ class Inbox:
         )
         transaction.put_keys(parsed.kind, model, keys, contents, first)
         answer.accepted_by[model] += len(new)
-        if parsed.kind != "labels":
+        if parsed.kind not in LATE:
             # An event time in the future must not close windows that are still filling.
             times = [t for t in columns["event_time"] if t <= parsed.received_at + FUTURE_TOLERANCE]
             if times:
@@ -204,7 +210,7 @@ class Inbox:
                 index = rows.index[i]
                 record_id = rows.columns["record_id"][i]
                 message = f"record_id: {record_id!r} is stored with other content; a record never changes: " + (
-                    "send a higher revision" if kind == "labels" else "send a new id"
+                    "send a higher revision" if kind in REVISED else "send a new id"
                 )
                 answer.rejects.append(Reject(index, "conflict", message, record_id, batch.items[index]))
         answer.duplicates_by[model] += len(again)
@@ -294,7 +300,7 @@ class Inbox:
             "deadletters",
             "",
             {
-                "source": batch.source,
+                "source": [batch.places[r.index] for r in rejects] if batch.places else batch.source,
                 "kind": batch.kind,
                 "reason": [r.reason for r in rejects],
                 "message": [_clean(r.message) for r in rejects],

@@ -10,10 +10,15 @@ from typing import Any
 
 import orjson
 
+from monitor import deployments, feedback
 from monitor.fields import Rejected, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
 from monitor.keys import hash64
 
-KINDS = ("predictions", "labels", "generations", "contexts")
+KINDS = ("predictions", "labels", "generations", "contexts", "feedback", "deployments")
+
+FOR_ANY_TASK = ("feedback", "deployments")
+REVISED = ("labels", "feedback")  # a correction has a higher revision
+LATE = ("labels", "feedback", "deployments")  # what they are about was before, so their time says nothing of the traffic's
 
 REASONS = frozenset(
     {
@@ -108,7 +113,7 @@ class Parser:
         if task is None:
             known = ", ".join(sorted(self._tasks)) or "none"
             raise Rejected("unknown_model", f"model: {shown(name)} is not configured; there are {known}")
-        if (kind in ("generations", "contexts")) != (task == "llm"):
+        if kind not in FOR_ANY_TASK and (kind in ("generations", "contexts")) != (task == "llm"):
             raise Rejected("wrong_task", f"model: {name} has task {task}, which takes no {kind}")
         return name  # type: ignore[no-any-return]
 
@@ -220,6 +225,14 @@ class Parser:
             raise Rejected("missing_field", "contexts is missing or empty; send a list of passages")
         rows.add(index, hash64(record_id), content_hash(item), {"record_id": record_id})
         rows.contexts.append(passages)
+
+    def _feedback(self, rows: Rows, index: int, model: str, item: dict[str, Any], received_at: datetime) -> None:
+        about = None if item.get("record_id") is None else self._id(item)
+        rows.add(index, *feedback.read(item, about, received_at, self._optional_text))
+
+    def _deployments(self, rows: Rows, index: int, model: str, item: dict[str, Any], received_at: datetime) -> None:
+        unnamed = f"h-{content_hash(item):016x}" if item.get("timestamp") is not None else None
+        rows.add(index, *deployments.read(item, self._id(item, unnamed), received_at, self._optional_text))
 
     def _passages(self, item: dict[str, Any], record_id: str, event_time: datetime) -> list[dict[str, Any]]:
         raw = item.get("contexts")
