@@ -74,6 +74,9 @@ batch_id VARCHAR the batch it was acknowledged in
 key_hash UBIGINT 64-bit hash of the record's key
 content_hash UBIGINT 64-bit hash of its content, by which a duplicate is told from a conflict
 """
+_TRACE = """
+trace_hash UBIGINT 64-bit hash of the trace id, by which the rows of a trace are found
+"""
 
 KINDS: dict[str, Table] = {
     t.name: t
@@ -141,15 +144,56 @@ conversation_id VARCHAR the conversation
 user_id VARCHAR the end user
 prompt_name VARCHAR name of the prompt
 prompt_version VARCHAR version of the prompt
-attributes VARCHAR JSON of everything else
+attributes VARCHAR JSON of everything else; of a span, its row in spans has them
+request_model VARCHAR the LLM that was asked for
+cache_read_tokens BIGINT of the tokens in, those read from a cache
+cache_write_tokens BIGINT of the tokens in, those written to a cache
+reasoning_tokens BIGINT of the tokens out, those of reasoning
+cost_source VARCHAR reported, or table: from the price table
+tool_calls VARCHAR JSON of the tools the answer calls: name, arguments, id
+agent VARCHAR the agent it was made for
+workflow VARCHAR the workflow it was made in
+service VARCHAR service.name of the sender
+environment VARCHAR production, staging and so on
+release VARCHAR version of the sending service
+gateway VARCHAR the gateway it went through
+route VARCHAR the gateway's route
+retry INTEGER number of the attempt, from 0, where the sender says it
+fallback BOOLEAN made because another one failed, where the sender says it
+fingerprint VARCHAR hash of the prompt's constant parts, where it has no name
+parent_id VARCHAR span it was made in
 """
+                + _TRACE
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
+            "contents",
+            "Texts of a generation that came as log records, apart from its span.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the generation
+trace_id VARCHAR 32 hex digits
+span_id VARCHAR 16 hex digits
+event_time TIMESTAMPTZ time of the log record
+question VARCHAR the user's last message
+system VARCHAR system instructions
+response VARCHAR the answer
+messages VARCHAR JSON list of messages
+tool_calls VARCHAR JSON of the tools the answer calls
+finish_reason VARCHAR why the answer ended
+"""
+                + _TRACE
                 + _KEY
             ),
             "event_time",
         ),
         Table(
             "contexts",
-            "Passages a generation was given. One that comes after scoring begins a new input revision.",
+            "Passages a generation was given. One that comes after scoring begins a new input revision. Of those joined from "
+            "retrievals only the ones of the latest revision count, and none where the sender gave passages of its own.",
             _columns(
                 _HEAD
                 + """
@@ -160,9 +204,121 @@ document_id VARCHAR id of the document
 text VARCHAR the passage
 retrieval_score DOUBLE the retriever's score
 event_time TIMESTAMPTZ when it was retrieved
+retrieval_id VARCHAR the retrieval it was joined from; null where it was sent with the generation
 """
+                + _TRACE
                 + _KEY
             ),
+        ),
+        Table(
+            "spans",
+            "Every span as received.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR trace and span id
+event_time TIMESTAMPTZ when it ended
+start_time TIMESTAMPTZ when it began
+trace_id VARCHAR 32 hex digits
+span_id VARCHAR 16 hex digits
+parent_id VARCHAR the span it was made in, null for a root
+name VARCHAR its name
+span_kind VARCHAR internal, server, client, producer, consumer or unspecified
+type VARCHAR llm, embedding, retriever, reranker, tool, agent, chain, guardrail, evaluator or other
+duration_seconds DOUBLE wall time
+status VARCHAR unset, ok or error
+status_message VARCHAR what the error says
+service VARCHAR service.name of the sender
+environment VARCHAR production, staging and so on
+release VARCHAR version of the sending service
+scope VARCHAR the instrumentation, and its version after @
+own BOOLEAN made by our own judge: kept, never counted or evaluated
+attributes VARCHAR JSON of its attributes
+events VARCHAR JSON of its events: name, time in Unix nanoseconds, attributes
+links VARCHAR JSON of its links: trace_id, span_id, attributes
+resource VARCHAR JSON of the sender's attributes
+"""
+                + _TRACE
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
+            "retrievals",
+            "One query to a retriever, reranker or vector database each.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR trace and span id
+event_time TIMESTAMPTZ when it ended
+start_time TIMESTAMPTZ when it began
+trace_id VARCHAR 32 hex digits
+span_id VARCHAR 16 hex digits
+parent_id VARCHAR the span it was made in
+type VARCHAR retriever or reranker
+system VARCHAR the database or ranker, such as qdrant
+collection VARCHAR collection, index or namespace
+query VARCHAR what was asked
+top_k BIGINT how many were asked for
+hits BIGINT how many came
+duration_seconds DOUBLE wall time
+error_type VARCHAR class of the error, null when none
+documents VARCHAR JSON list of id, text, score, metadata
+"""
+                + _TRACE
+                + _KEY
+            ),
+            "event_time",
+        ),
+        Table(
+            "calls",
+            "What each generation counts for, decided when its trace settles. The highest revision of a record counts: tokens "
+            "and cost are sums over its counted rows, requests are its distinct request_id.",
+            _columns(
+                _HEAD
+                + """
+record_id VARCHAR the generation
+revision INTEGER 1, or higher when the trace was settled again with another result
+event_time TIMESTAMPTZ event time of the generation
+trace_id VARCHAR trace of the generation
+counted BOOLEAN it is a call of its own, and does not repeat one made inside it
+request_id VARCHAR record id that stands for the request: its outermost span
+attempt INTEGER number of the call within its request, from 0
+fallback BOOLEAN made after a call of this request to another LLM had failed
+failed BOOLEAN it ended in an error
+llm_model VARCHAR the LLM that answered, else the one asked for
+input_tokens BIGINT tokens in, cached ones included
+output_tokens BIGINT tokens out, reasoning included
+cache_read_tokens BIGINT of the tokens in, those read from a cache
+cache_write_tokens BIGINT of the tokens in, those written to a cache
+reasoning_tokens BIGINT of the tokens out, those of reasoning
+cost_usd DOUBLE cost
+cost_source VARCHAR reported, or table: from the price table
+duration_seconds DOUBLE wall time of the call
+time_to_first_token_seconds DOUBLE until the first token
+passages INTEGER passages joined from retrievals of its trace
+contents INTEGER log records with texts of it
+received_at TIMESTAMPTZ when it was decided
+"""
+                + _TRACE
+            ),
+            "event_time",
+        ),
+        Table(
+            "changes",
+            "Something new in the traffic of a model: its first record with another version, LLM, prompt or fingerprint.",
+            _columns(
+                _HEAD
+                + """
+event_time TIMESTAMPTZ event time of the first record with it
+what VARCHAR model_version, llm_model, prompt or fingerprint
+value VARCHAR what is new; of a prompt, name and version with @ between
+previous VARCHAR what was new before it; of a prompt, its version before where there is one
+record_id VARCHAR the first record with it
+received_at TIMESTAMPTZ when that came
+"""
+            ),
+            "event_time",
         ),
         Table(
             "scores",
@@ -392,11 +548,17 @@ content_hash UBIGINT hash of body_hash where the client named the batch
     )
 }
 
-MANIFEST_HISTORY = """CREATE TABLE IF NOT EXISTS manifest_history (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
-    bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
-    sha256 VARCHAR, level VARCHAR, replaced_by VARCHAR, replaced_at TIMESTAMPTZ, deleted_at TIMESTAMPTZ)"""
+MANIFEST_HISTORY = """CREATE TABLE IF NOT EXISTS manifest_history (kind VARCHAR, model VARCHAR, file VARCHAR,
+    first_seq BIGINT, last_seq BIGINT, "rows" BIGINT, bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ,
+    max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ, sha256 VARCHAR, level VARCHAR, replaced_by VARCHAR,
+    replaced_at TIMESTAMPTZ, deleted_at TIMESTAMPTZ)"""
+
+TRACES = "CREATE TABLE IF NOT EXISTS traces (model VARCHAR, trace_hash UBIGINT, entry BIGINT, due_at TIMESTAMPTZ)"
+SEEN = "CREATE TABLE IF NOT EXISTS seen (model VARCHAR, what VARCHAR, value VARCHAR, first_at TIMESTAMPTZ)"
 
 STATE_DDL = f"""{MANIFEST_HISTORY};
+{TRACES};
+{SEEN};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
@@ -407,10 +569,12 @@ CREATE TABLE work (model VARCHAR, record_id VARCHAR, seq BIGINT, revision INTEGE
     contexts_from BIGINT, due_at TIMESTAMPTZ, event_time TIMESTAMPTZ);
 CREATE TABLE check_cursors (check_name VARCHAR, kind VARCHAR, seq BIGINT);
 CREATE TABLE check_slots (check_name VARCHAR, slot TIMESTAMPTZ, touched_at TIMESTAMPTZ, not_before TIMESTAMPTZ);
-CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position BIGINT);
+CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position BIGINT, tail BIGINT);
 """
 """State. `work` waits to be scored: `input` counts changes of its contexts, `contexts_from` is the seq of the first of them;
-without `due_at` it is passages whose generation has not come. `check_slots` waits to be read, not before `not_before` where
+without `due_at` it is passages whose generation has not come or whose trace has not settled. `traces` waits to be settled:
+`entry` counts up, so that what comes while a trace is being settled stays. `seen` is what is no longer new in a model's
+traffic. `check_slots` waits to be read, not before `not_before` where
 only its reference has changed. `manifest` names the segments there are; a row moves to `manifest_history` when compaction
 replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day."""
 
@@ -425,6 +589,11 @@ def create_table(kind: str, model: str = "") -> str:
     return f"CREATE TABLE IF NOT EXISTS {table_name(kind, model)} ({columns})"
 
 
+def _added(kind: str, *columns: str) -> list[str]:
+    known = {c.name: c.ddl for c in KINDS[kind].columns}
+    return [f"ALTER TABLE {kind} ADD COLUMN IF NOT EXISTS {known[name]}" for name in columns]
+
+
 MIGRATIONS: dict[int, str] = {
     2: ";\n".join(
         [
@@ -434,9 +603,19 @@ MIGRATIONS: dict[int, str] = {
             "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS sha256 VARCHAR",
             "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS level VARCHAR DEFAULT 'minute'",
             MANIFEST_HISTORY,
+            "ALTER TABLE offsets ADD COLUMN IF NOT EXISTS tail BIGINT",
             "ALTER TABLE check_slots ADD COLUMN IF NOT EXISTS not_before TIMESTAMPTZ",
+            *_added(
+                "generations", "request_model", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_source",
+                "tool_calls", "agent", "workflow", "service", "environment", "release", "gateway", "route", "retry", "fallback",
+                "fingerprint", "parent_id", "trace_hash",
+            ),
+            *_added("contexts", "retrieval_id", "trace_hash"),
+            *(create_table(kind) for kind in ("contents", "spans", "retrievals", "calls", "changes")),
+            TRACES,
+            SEEN,
         ]
     ),
-}
+}  # fmt: skip
 """SQL that brings a store of version n-1 to n. A new store is created at VERSION outright. `IF NOT EXISTS` throughout: tables
 are created as they are today, columns of later versions included."""
