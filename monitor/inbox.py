@@ -5,33 +5,29 @@ Everything a batch leaves behind (rows, their work for the scorer, dead letters,
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
-from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pyarrow as pa
 
+from monitor import deadletters
 from monitor.clock import Clock
-from monitor.config import Config, ModelConfig
-from monitor.fields import Rejected, columnable
+from monitor.columns import FeatureColumns, typed
+from monitor.config import Config
 from monitor.keys import hash64
 from monitor.metrics import Metrics
 from monitor.passages import Passages
-from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows, same_kind
-from monitor.schema import FEATURE
+from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows
 from monitor.store import Store
 from monitor.transaction import Transaction
 
 MAX_ERRORS_SHOWN = 100
-MAX_PAYLOAD = 2**20
 FUTURE_TOLERANCE = timedelta(minutes=5)
 
 
@@ -72,11 +68,22 @@ class Answer:
         return body
 
 
+class Replay(Protocol):
+    """What is different for records out of the dead letter: they have been masked, and what is rejected stays where it is."""
+
+    arrived_at: datetime  # when they came first, which stands in for a time they do not name
+
+    def settle(self, transaction: Transaction, answer: Answer) -> None:
+        """Note what became of them, in the transaction that stores them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Records from one place, on their way in. `key` is the client's name for the batch, where it gave one. `also` is done in
     the transaction that stores them: where a source stands in its file or topic. What it raises, the future raises, and
-    nothing is stored. `places` says for each item where it came from, for the dead letter; `source` stands in."""
+    nothing is stored. `places` says for each item where it came from, for the dead letter; `source` stands in. `replay`: they
+    come out of the dead letter."""
 
     kind: str
     items: Sequence[Any]
@@ -87,6 +94,7 @@ class Batch:
     size: int = 0
     also: Callable[[Transaction], None] | None = None
     places: Sequence[str] | None = None
+    replay: Replay | None = None
 
 
 class Inbox:
@@ -99,16 +107,15 @@ class Inbox:
         self._passages = Passages(store)
         self.configure(config)
         with store.read() as reader:
-            letters = reader.query(f"SELECT reason, count(*) AS n FROM {reader.source('deadletters', '')} GROUP BY reason")
-        for row in letters:
-            metrics.deadletters.labels(row["reason"]).set(row["n"])
+            for reason, count in deadletters.open_by_reason(reader).items():
+                metrics.deadletters.labels(reason).set(count)
 
     def configure(self, config: Config) -> None:
         """Take a new config; batches in hand keep the old one."""
-        models = self._models = {m.name: m for m in config.models}
+        self._columns = FeatureColumns(self._store, {m.name: m for m in config.models})
         self._settle = timedelta(seconds=config.scoring.settle_seconds)
         tasks = {m.name: m.task for m in config.models}
-        self._parser = Parser(tasks, partial(self._kind_of, models), max_text_bytes=config.server.max_text_bytes)
+        self._parser = Parser(tasks, self._columns.kind_of, max_text_bytes=config.server.max_text_bytes)
 
     def put(self, batch: Batch) -> Future[Answer]:
         """Check the records and have them stored; the future is done once they are durable.
@@ -117,21 +124,14 @@ class Inbox:
             InboxFull, StoreUnavailable: nothing was taken; the sender must send again.
         """
         received_at = self._clock.now()
-        parsed = self._parser.parse(batch.kind, batch.items, model=batch.model, received_at=received_at)
+        arrived_at = batch.replay.arrived_at if batch.replay else received_at
+        parsed = self._parser.parse(batch.kind, batch.items, model=batch.model, received_at=arrived_at)
+        parsed.received_at = received_at
         future = self._store.submit(
             lambda transaction: self._keep(transaction, batch, parsed), records=max(1, len(batch.items)), size=batch.size
         )
-        future.add_done_callback(lambda done: self._count(parsed, done))
+        future.add_done_callback(lambda done: self._count(batch, parsed, done))
         return future
-
-    def _kind_of(self, models: Mapping[str, ModelConfig], model: str, feature: str, seen: str) -> str | None:
-        """What a feature is; one without a column is what it looks like, until the writer decides."""
-        columns = self._store.feature_columns(model)
-        if (known := columns.get(feature)) is not None:
-            return known  # a column keeps its type, whatever a later config says
-        if (declared := models[model].features) is not None:
-            return declared.get(feature)
-        return seen if len(columns) < models[model].max_features and columnable(feature) else None
 
     # --- on the writer thread, inside the transaction ---
 
@@ -144,7 +144,10 @@ class Inbox:
         for model, rows in parsed.rows.items():
             if rows.index:
                 self._keep_rows(transaction, parsed, model, rows, answer, batch)
-        self._set_aside(transaction, batch, parsed.received_at, answer)
+        if batch.replay is None:
+            self._set_aside(transaction, batch, parsed.received_at, answer)
+        else:
+            batch.replay.settle(transaction, answer)
         self._enter(transaction, batch, parsed, answer)
         return answer
 
@@ -160,7 +163,8 @@ class Inbox:
             for passages in (rows.contexts[i] for i in again if rows.contexts[i]):
                 self._passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
         if parsed.kind == "predictions":
-            new = self._settle_features(transaction, model, rows, new, answer, batch)
+            new, refused = self._columns.settle(transaction, model, rows, new, batch.items)
+            answer.rejects += refused
         if not new:
             return
         everything = len(new) == len(rows.index)
@@ -168,7 +172,7 @@ class Inbox:
             name: values if everything else [values[i] for i in new] for name, values in rows.columns.items()
         }
         if parsed.kind == "predictions":
-            columns |= self._feature_columns(transaction, model, [rows.features[i] for i in new])
+            columns |= typed(transaction.feature_columns(model), [rows.features[i] for i in new])
         keys, contents = [rows.key[i] for i in new], [rows.content[i] for i in new]
         first = transaction.append(
             parsed.kind,
@@ -216,42 +220,6 @@ class Inbox:
         answer.duplicates_by[model] += len(again)
         return new, again
 
-    def _settle_features(
-        self, transaction: Transaction, model: str, rows: Rows, new: Sequence[int], answer: Answer, batch: Batch
-    ) -> list[int]:
-        """Decide on features that have no column yet, and return the places that stay. The first record stored with a feature
-        decides what it is; what gets no column moves to `extra`."""
-        kinds = dict(transaction.feature_columns(model))
-        if all(kinds.get(name) == kind for name, kind in rows.kinds):
-            return list(new)
-        config = self._models.get(model)  # gone when a reload removed it while the batch was in hand
-        limit = 0 if config is None else config.max_features if config.features is None else len(kinds) + len(config.features)
-        stay = []
-        for i in new:
-            item = batch.items[rows.index[i]]
-            try:
-                fresh, spare = _fit(rows.features[i], item.get("features", {}), kinds, limit)
-            except Rejected as exc:
-                answer.rejects.append(Reject(rows.index[i], exc.reason, str(exc), rows.columns["record_id"][i], item))
-                continue
-            kinds |= fresh
-            stay.append(i)
-            if spare:
-                extra = orjson.loads(rows.columns["extra"][i] or "{}")
-                extra.setdefault("features", {}).update({name: item["features"][name] for name in spare})
-                rows.columns["extra"][i] = orjson.dumps(extra).decode()
-                rows.features[i] = {n: v for n, v in rows.features[i].items() if n not in spare}
-        transaction.add_features(model, kinds)
-        return stay
-
-    def _feature_columns(self, transaction: Transaction, model: str, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        kinds = transaction.feature_columns(model)
-        names = dict.fromkeys(chain.from_iterable(features))
-        types = {"number": pa.float64(), "category": pa.string()}
-        # Record by record, as they lie in memory; a feature that a record lacks is null.
-        columns = pa.array(features, pa.struct([(name, types[kinds[name]]) for name in names])).flatten()
-        return {FEATURE + name: column for name, column in zip(names, columns, strict=True)}
-
     def _queue_work(
         self,
         transaction: Transaction,
@@ -295,22 +263,14 @@ class Inbox:
         rejects = answer.rejects
         if not rejects:
             return
-        payloads = [_payload(r.payload) for r in rejects]
-        transaction.append(
-            "deadletters",
-            "",
-            {
-                "source": [batch.places[r.index] for r in rejects] if batch.places else batch.source,
-                "kind": batch.kind,
-                "reason": [r.reason for r in rejects],
-                "message": [_clean(r.message) for r in rejects],
-                "record_id": [r.record_id and _clean(r.record_id) for r in rejects],
-                "record_index": [r.index for r in rejects],
-                "payload": [p[:MAX_PAYLOAD] for p in payloads],
-                "payload_bytes": [len(p.encode()) for p in payloads],
-                "batch_id": answer.batch_id,
-                "received_at": received_at,
-            },
+        deadletters.set_aside(
+            transaction,
+            rejects,
+            kind=batch.kind,
+            source=[batch.places[r.index] for r in rejects] if batch.places else batch.source,
+            model=batch.model,
+            batch_id=answer.batch_id,
+            received_at=received_at,
         )
 
     def _enter(self, transaction: Transaction, batch: Batch, parsed: Parsed, answer: Answer) -> None:
@@ -357,11 +317,12 @@ class Inbox:
 
     # --- after the commit ---
 
-    def _count(self, parsed: Parsed, done: Future[Answer]) -> None:
+    def _count(self, batch: Batch, parsed: Parsed, done: Future[Answer]) -> None:
         if done.exception() is not None:
             return
         answer = done.result()
-        for reject, count in Counter(r.reason for r in answer.rejects).items():
+        rejects = () if batch.replay else answer.rejects  # which were counted when they came first
+        for reject, count in Counter(r.reason for r in rejects).items():
             self._metrics.rejected.labels(parsed.kind, reject).inc(count)
             self._metrics.deadletters.labels(reject).inc(count)
         for model, count in answer.duplicates_by.items():
@@ -375,39 +336,5 @@ class Inbox:
                 self._metrics.event_lag.labels(parsed.kind).observe(max(0.0, lag))
 
 
-def _fit(
-    features: Mapping[str, Any], sent: Mapping[str, Any], kinds: Mapping[str, str], limit: int
-) -> tuple[dict[str, str], set[str]]:
-    """The columns that a record's features begin, and the features that get none."""
-    taken = {f.lower() for f in kinds}  # DuckDB's column names differ in more than case or not at all
-    fresh: dict[str, str] = {}
-    spare: set[str] = set()
-    for name, value in features.items():
-        kind = "number" if isinstance(value, float) else "category"
-        if (has := kinds.get(name)) is not None:
-            same_kind(name, sent.get(name, value), kind, has)
-        elif len(taken) >= limit or name.lower() in taken:
-            spare.add(name)
-        else:
-            fresh[name] = kind
-            taken.add(name.lower())
-    return fresh, spare
-
-
 def _batch_content(batch: Batch) -> int:
     return hash64(batch.kind, batch.model or "", batch.body_hash or "")
-
-
-def _payload(value: Any) -> str:
-    if isinstance(value, str):
-        return _clean(value)
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        with contextlib.suppress(RecursionError):
-            return _clean(repr(value))
-        return "nested too deep to be shown"
-
-
-def _clean(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
