@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ UInt64Array = NDArray[np.uint64]
 
 BITS_PER_KEY = 16  # at least; filters grow by powers of two. Half a percent of absent keys need a search
 PROBES = 4
+MERGED_AT_ONCE = 500_000  # rows
 
 
 def hash64(*parts: str | bytes) -> int:
@@ -28,6 +30,11 @@ def hash64(*parts: str | bytes) -> int:
         digest.update(len(data).to_bytes(4, "little"))
         digest.update(data)
     return int.from_bytes(digest.digest(), "little")
+
+
+def place_hash(text: str) -> int:
+    """As `md5_number_lower` of the store's SQL, which makes the places of a whole segment at once."""
+    return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[8:], "little")
 
 
 class Wanted:
@@ -70,8 +77,24 @@ class HashFile:
 
     @staticmethod
     def merge(path: Path, parts: Sequence[HashFile]) -> None:
-        """One file of several, which lie in the order of `seq`. Needs three times their size in memory."""
-        HashFile.write_rows(path, *np.concatenate([part.rows for part in parts], axis=1))
+        """One file of several, which lie in the order of `seq`. The caller syncs it."""
+        total = sum(len(part) for part in parts)
+        rows = np.lib.format.open_memmap(path, "w+", np.uint64, (parts[0].rows.shape[0], total))
+        words = np.zeros(1 << _Filter.bits(total), dtype=np.uint64)
+        # A range of hashes at a time, so that what is sorted fits into memory whatever the size of the files.
+        ranges = max(1, total // MERGED_AT_ONCE)
+        edges = np.array([2**64 * n // ranges for n in range(1, ranges)], dtype=np.uint64)
+        cuts = [[0, *np.searchsorted(part.hashes, edges).tolist(), len(part)] for part in parts]
+        start = 0
+        for n in range(ranges):
+            piece = np.concatenate([part.rows[:, c[n] : c[n + 1]] for part, c in zip(parts, cuts, strict=True)], axis=1)
+            piece = piece[:, np.argsort(piece[0], kind="stable")]
+            rows[:, start : start + piece.shape[1]] = piece
+            _Filter.add(words, piece[0])
+            start += piece.shape[1]
+        rows.flush()
+        with path.open("ab") as file:
+            np.save(file, words, allow_pickle=False)
 
     def match(self, wanted: Wanted) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """(place in `wanted`, place in `rows`) of every row that belongs to a wanted hash."""
@@ -132,14 +155,23 @@ class _Filter:
         self._shift = np.uint64(64 - (len(words) - 1).bit_length())
 
     @staticmethod
-    def words_of(sorted_hashes: UInt64Array) -> UInt64Array:
-        bits = max(1, (len(sorted_hashes) * BITS_PER_KEY // 64).bit_length())
-        words = np.zeros(1 << bits, dtype=np.uint64)
+    def bits(hashes: int) -> int:
+        """Of the number of words for so many hashes."""
+        return max(1, (hashes * BITS_PER_KEY // 64).bit_length())
+
+    @classmethod
+    def words_of(cls, sorted_hashes: UInt64Array) -> UInt64Array:
+        words = np.zeros(1 << cls.bits(len(sorted_hashes)), dtype=np.uint64)
+        cls.add(words, sorted_hashes)
+        return words
+
+    @staticmethod
+    def add(words: UInt64Array, sorted_hashes: UInt64Array) -> None:
         if len(sorted_hashes):
+            bits = (len(words) - 1).bit_length()
             at = sorted_hashes >> np.uint64(64 - bits)  # sorted as well, so that equal ones are neighbours
             starts = np.flatnonzero(np.diff(at, prepend=at[:1] + np.uint64(1)))
-            words[at[starts]] = np.bitwise_or.reduceat(_masks(sorted_hashes), starts)
-        return words
+            words[at[starts]] |= np.bitwise_or.reduceat(_masks(sorted_hashes), starts)
 
     def maybe(self, wanted: Wanted) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (self._words[wanted.hashes >> self._shift] & wanted.masks) == wanted.masks
@@ -172,6 +204,9 @@ class KeyIndex:
                     found[absent[place]] = (content, seq)
         return found
 
+    def places(self, keys: Sequence[int]) -> Places:
+        return Places(np.array(sorted(f[1] for f in self.find(keys) if f is not None), dtype=np.uint64), 2**62)
+
     def put(self, key: int, content: int, seq: int) -> None:
         self._hot[key] = (content, seq)
 
@@ -189,18 +224,33 @@ class KeyIndex:
         self._sealed = (*(f for f in self._sealed if f.path not in old), file)
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Every row that can be meant among those with a seq up to `known_to`, and perhaps a few more; sorted. What comes after
+    `known_to` has to be looked at."""
+
+    seqs: UInt64Array
+    known_to: int
+
+    def may_lie_in(self, first_seq: int, last_seq: int) -> bool:
+        low, high = np.searchsorted(self.seqs, np.array([first_seq, last_seq + 1], dtype=np.uint64))
+        return last_seq > self.known_to or bool(low < high)
+
+
+NOWHERE = Places(np.zeros(0, np.uint64), 0)  # nothing is known, so everything has to be looked at
+
+
 class PlaceIndex:
     """Where the sealed rows of a hash lie: rows of (hash, seq) by segment. Only the writer thread changes it, any may ask."""
 
     def __init__(self) -> None:
         self._state: tuple[tuple[HashFile, ...], int] = ((), 0)  # files and the last seq they know of, replaced as a whole
 
-    def find(self, hashes: Collection[int]) -> tuple[UInt64Array, int]:
-        """Every seq of these hashes up to the last seq that is indexed, and that one. Rows beyond have to be looked at."""
+    def find(self, hashes: Collection[int]) -> Places:
         files, known_to = self._state
         wanted = Wanted.of(hashes)
         found = [file.rows[1, file.match(wanted)[1]] for file in files]
-        return (np.sort(np.concatenate(found)) if found else np.zeros(0, np.uint64)), known_to
+        return Places(np.sort(np.concatenate(found)) if found else np.zeros(0, np.uint64), known_to)
 
     def seal(self, file: HashFile, last_seq: int) -> None:
         files, known_to = self._state

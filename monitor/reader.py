@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from monitor.keys import Places
 from monitor.schema import KINDS, table_name
 
 
@@ -39,15 +40,18 @@ class Reader:
         until: datetime | None = None,
         received_since: datetime | None = None,
         after_seq: int = 0,
+        places: Places | None = None,
     ) -> str:
         """SQL of a subquery with all rows of one log. The bounds only leave out segments that cannot hold matching rows:
         the caller's WHERE decides on rows."""
         files = self.query(
-            "SELECT file FROM manifest WHERE kind = ? AND model = ? AND last_seq > ? "
+            "SELECT file, first_seq, last_seq FROM manifest WHERE kind = ? AND model = ? AND last_seq > ? "
             "AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) AND (? IS NULL OR max_received >= ?) "
             "ORDER BY first_seq",
             [kind, model, after_seq, since, since, until, until, received_since, received_since],
         )
+        if places is not None:
+            files = [f for f in files if places.may_lie_in(f["first_seq"], f["last_seq"])]
         parts = []
         if kind != "predictions" or self._has_table(model):
             shared = "" if kind == "predictions" else f" WHERE model = {literal(model)}"

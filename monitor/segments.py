@@ -1,14 +1,17 @@
 """The sealed tier: immutable Parquet segments, named by the manifest and by nothing else.
 
 Protocol, so that a kill at any point loses and doubles nothing: write `*.tmp`, sync it (DuckDB's COPY does not), rename,
-sync the folder; then one transaction adds the manifest row and deletes the hot rows. At start `*.tmp` and files that no
-manifest row names are removed.
+sync the folder; then one transaction adds the manifest row and deletes the hot rows. At start `*.tmp` and files that neither
+the manifest names nor its history, as waiting to be deleted, are removed.
+
+Beside a segment lie its index files, one for each way its rows are looked for (`indexes`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +21,9 @@ from monitor import log
 from monitor.clock import Clock
 from monitor.errors import StoreError
 from monitor.faultpoints import point
-from monitor.keys import KeyFile
+from monitor.keys import HashFile, KeyFile, UInt64Array
 from monitor.metrics import Metrics
-from monitor.reader import literal
+from monitor.reader import Reader, literal
 from monitor.schema import KINDS, quote, table_name
 
 if TYPE_CHECKING:
@@ -31,12 +34,49 @@ FOLDER = "segments"
 ROW_GROUP = 8_192
 
 
-def key_file(segment: str) -> str:
-    return segment.removesuffix(".parquet") + ".keys"
+BY_RECORD = frozenset({"labels", "contexts", "scores"})  # looked for by record, which their key is not of alone
 
 
-def has_keys(kind: str) -> bool:
-    return any(c.name == "key_hash" for c in KINDS[kind].columns)
+def indexes(kind: str) -> dict[str, str]:
+    """The index files of a segment: suffix -> SQL of the columns. A row whose hash, the first one, is null is in none."""
+    columns = {c.name for c in KINDS[kind].columns}
+    found = {}
+    if "key_hash" in columns:
+        found["keys"] = "key_hash, content_hash, seq"
+    if kind in BY_RECORD:
+        found["records"] = "md5_number_lower(record_id), seq"
+    if "trace_hash" in columns:
+        found["traces"] = "trace_hash, seq"
+    return found
+
+
+def index_file(segment: str, suffix: str) -> str:
+    return segment.removesuffix("parquet") + suffix
+
+
+def open_index(path: Path) -> HashFile:
+    return KeyFile(path) if path.suffix == ".keys" else HashFile(path)
+
+
+def index_rows(reader: Reader, kind: str, suffix: str, rows: str) -> list[UInt64Array]:
+    """The columns of an index of `rows`, which is what follows FROM, in the order of seq."""
+    columns = indexes(kind)[suffix]
+    found = reader.table(f"SELECT {columns} FROM {rows} ORDER BY seq")
+    found = found.filter(found.column(0).is_valid())
+    return [column.to_numpy().astype(np.uint64) for column in found.columns]
+
+
+def write_index(path: Path, columns: Sequence[UInt64Array]) -> None:
+    """Whole and synced, or not there."""
+    temporary = path.with_name(path.name + ".tmp")
+    HashFile.write_rows(temporary, *columns)
+    sync_file(temporary)
+    temporary.rename(path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(path: Path) -> None:
@@ -55,23 +95,43 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def recover(root: Path, manifest: Iterable[dict[str, Any]]) -> None:
-    """Remove what a killed seal left behind.
+def sync_way_to(folder: Path, root: Path) -> None:
+    """Each folder on the way from the store's own may be new."""
+    while folder != root:
+        sync_folder(folder)
+        folder = folder.parent
+    sync_folder(root)
+
+
+def recover(root: Path, reader: Reader) -> None:
+    """Remove what a killed seal or compaction left behind, and make index files that an earlier version did not have.
 
     Raises:
         StoreError: a segment that the manifest names is gone.
     """
     keep: set[Path] = set()
-    for row in sorted(manifest, key=lambda row: row["file"]):
-        files = [row["file"], key_file(row["file"])] if has_keys(row["kind"]) else [row["file"]]
-        for path in (root / file for file in files):
+    for row in reader.query("SELECT kind, file FROM manifest ORDER BY file"):
+        segment = root / row["file"]
+        for path in (segment, *(root / index_file(row["file"], s) for s in indexes(row["kind"]))):
             if not path.exists():
-                raise StoreError(f"{path}: the manifest names this segment and it is gone; restore it from a backup")
+                if path.suffix in (".parquet", ".keys"):
+                    raise StoreError(f"{path}: the manifest names this segment and it is gone; restore it from a backup")
+                log.info("making an index that was not there", file=path.relative_to(root))
+                write_index(path, index_rows(reader, row["kind"], path.suffix[1:], _as_now(row["kind"], segment)))
+                sync_folder(path.parent)
             keep.add(path)
+    for row in reader.query("SELECT kind, file FROM manifest_history WHERE deleted_at IS NULL"):
+        keep |= {root / row["file"], *(root / index_file(row["file"], s) for s in indexes(row["kind"]))}
     for path in (root / FOLDER).rglob("*"):
         if path.is_file() and path not in keep:
             log.warning("removed what an interrupted seal left behind", file=path.relative_to(root))
             path.unlink()
+
+
+def _as_now(kind: str, segment: Path) -> str:
+    """A segment with the columns of today, null where it is older."""
+    columns = ", ".join(f"NULL::{c.type} AS {quote(c.name)}" for c in KINDS[kind].columns)
+    return f"(SELECT {columns} WHERE false UNION ALL BY NAME SELECT * FROM read_parquet({literal(str(segment))}))"
 
 
 class Sealer:
@@ -120,11 +180,13 @@ class Sealer:
         rows = f"{table_name(kind, model)} WHERE seq BETWEEN {first} AND {last}"
         if kind != "predictions":
             rows += f" AND model = {literal(model)}"
-        facts, keys = self._copy(kind, rows, temporary)
+        facts, found = self._copy(kind, rows, temporary)
         point("seal.written")
         if facts["n"] != last - first + 1:
             raise StoreError(f"{kind} of {model!r}: {facts['n']} rows for seq {first}..{last}; the log has a gap")
-        self._publish(path, temporary, keys)
+        self._publish(path, temporary, found)
+        digest = sha256(path)
+        files = {suffix: open_index(store.root / index_file(name, suffix)) for suffix in found}
 
         def commit(transaction: Transaction) -> None:
             transaction.insert(
@@ -133,11 +195,11 @@ class Sealer:
                     "kind": [kind], "model": [model], "file": [name], "first_seq": [first], "last_seq": [last],
                     "rows": [facts["n"]], "bytes": [path.stat().st_size], "min_time": [facts["low"]],
                     "max_time": [facts["high"]], "max_received": [facts["received"]], "sealed_at": [now],
+                    "sha256": [digest], "level": ["minute"],
                 },
             )  # fmt: skip
             transaction.execute(f"DELETE FROM {rows}")
-            index = KeyFile(store.root / key_file(name)) if keys is not None else None
-            transaction.on_commit(lambda: store.sealed(kind, model, last, index))
+            transaction.on_commit(lambda: store.sealed(kind, model, last, files))
             point("seal.manifest")
 
         store.run(commit)
@@ -147,36 +209,27 @@ class Sealer:
         self._metrics.seal_last_success.set(self._clock.now().timestamp())
         return name
 
-    def _copy(self, kind: str, rows: str, path: Path) -> tuple[dict[str, Any], Any]:
+    def _copy(self, kind: str, rows: str, path: Path) -> tuple[dict[str, Any], dict[str, list[UInt64Array]]]:
         table = KINDS[kind]
         with self._store.read() as reader:
             facts = reader.query(
                 f"SELECT count(*) AS n, min({quote(table.time)}) AS low, max({quote(table.time)}) AS high, "
                 f"max(received_at) AS received FROM {rows}"
             )[0]
-            keys = None
-            if has_keys(kind):
-                columns = reader.table(f"SELECT key_hash, content_hash, seq FROM {rows} AND key_hash IS NOT NULL")
-                keys = [columns[c].to_numpy().astype(np.uint64) for c in ("key_hash", "content_hash", "seq")]
+            found = {suffix: index_rows(reader, kind, suffix, rows) for suffix in indexes(kind)}
             reader.execute(
                 f"COPY (SELECT * FROM {rows} ORDER BY seq) TO {literal(str(path))} "
                 f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
             )
-        return facts, keys
+        return facts, found
 
-    @staticmethod
-    def _publish(path: Path, temporary: Path, keys: Any) -> None:
+    def _publish(self, path: Path, temporary: Path, found: Mapping[str, Sequence[UInt64Array]]) -> None:
         sync_file(temporary)
         point("seal.synced")
-        if keys is not None:
-            target = path.with_name(key_file(path.name))
-            KeyFile.write(target.with_suffix(".keys.tmp"), *keys)
-            sync_file(target.with_suffix(".keys.tmp"))
-            target.with_suffix(".keys.tmp").rename(target)
+        for suffix, columns in found.items():
+            write_index(path.with_name(index_file(path.name, suffix)), columns)
             point("seal.keys_renamed")
         temporary.rename(path)
         point("seal.renamed")
-        sync_folder(path.parent)
-        for parent in list(path.parents)[1:6]:  # each folder on the way from the store's own may be new as well
-            sync_folder(parent)
+        sync_way_to(path.parent, self._store.root)
         point("seal.folder_synced")

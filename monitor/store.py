@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ from monitor.clock import Clock
 from monitor.config import StoreConfig
 from monitor.errors import InboxFull, StoreError, StoreUnavailable
 from monitor.faultpoints import point
-from monitor.keys import KeyFile, KeyIndex
+from monitor.keys import NOWHERE, HashFile, KeyFile, KeyIndex, PlaceIndex, Places
 from monitor.metrics import Metrics
 from monitor.reader import Reader
 from monitor.schema import KINDS, table_name
@@ -60,7 +60,7 @@ class Store:
         self._dead: str | None = None
         self._wal_inode = 0
         self._space_checked = float("-inf")
-        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._cursors: dict[duckdb.DuckDBPyConnection, float] = {}  # and since when
         self._cursor_lock = threading.Lock()
         self._connected = False
         # Replaced as a whole after each commit, so that any thread may read them without a lock.
@@ -69,6 +69,7 @@ class Store:
         self._features: dict[str, dict[str, str]] = {}
         self._watermarks: dict[str, datetime] = {}
         self._keys: dict[LogKey, KeyIndex] = {}
+        self._places: dict[tuple[str, str, str], PlaceIndex] = {}  # by suffix, kind, model
         metrics.queue_capacity.labels("inbox").set(queue_records)
         self._open()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -117,14 +118,14 @@ class Store:
             if not self._connected:
                 raise StoreUnavailable(self.unavailable or "the store is closed")
             cursor = self._connection.cursor()
-            self._cursors.add(cursor)
+            self._cursors[cursor] = self._clock.monotonic()
         try:
             cursor.execute("USE hot")
             cursor.execute("BEGIN TRANSACTION")
             yield Reader(cursor, self.root)
         finally:
             with self._cursor_lock:
-                self._cursors.discard(cursor)
+                self._cursors.pop(cursor, None)
             with contextlib.suppress(duckdb.ResourceInUseException):  # it is being closed already, with the store
                 cursor.close()  # a read transaction needs no commit
 
@@ -154,6 +155,17 @@ class Store:
     def keys(self, kind: str, model: str) -> KeyIndex:
         return self._keys.setdefault((kind, model), KeyIndex())
 
+    def places(self, index: str, kind: str, model: str, hashes: Collection[int]) -> Places:
+        """Where the rows of these hashes lie, for `Reader.source`; `index` is a suffix of `segments.indexes`. Open the reader
+        first: what it sees sealed is then known here, or beyond what is."""
+        found = self._places.get((index, kind, model))
+        return found.find(hashes) if found is not None else NOWHERE
+
+    def oldest_look(self) -> float:
+        """When, on the steady clock, the oldest look that still goes on began; now where there is none."""
+        with self._cursor_lock:
+            return min(self._cursors.values(), default=self._clock.monotonic())
+
     def close(self) -> None:
         """Commit what is in hand, checkpoint, let go of the file."""
         with self._wake:
@@ -172,11 +184,26 @@ class Store:
         for model, new in columns.items():
             self._features = {**self._features, model: {**self._features.get(model, {}), **new}}
 
-    def sealed(self, kind: str, model: str, last_seq: int, keys: KeyFile | None) -> None:
-        """The rows up to `last_seq` now live in a segment."""
+    def sealed(self, kind: str, model: str, last_seq: int, files: Mapping[str, HashFile]) -> None:
+        """The rows up to `last_seq` now live in a segment, with these index files by suffix."""
         self._sealed = {**self._sealed, (kind, model): last_seq}
-        if keys is not None:
-            self.keys(kind, model).seal(keys)
+        for suffix, file in files.items():
+            self._know(kind, model, suffix, file, last_seq)
+
+    def compacted(self, kind: str, model: str, old: Collection[str], files: Mapping[str, HashFile]) -> None:
+        """One segment with these index files by suffix has taken the place of the segments `old`."""
+        for suffix, file in files.items():
+            gone = {self.root / segments.index_file(name, suffix) for name in old}
+            if isinstance(file, KeyFile):
+                self.keys(kind, model).replace(gone, file)
+            else:
+                self._places[suffix, kind, model].replace(gone, file)
+
+    def _know(self, kind: str, model: str, suffix: str, file: HashFile, last_seq: int) -> None:
+        if isinstance(file, KeyFile):
+            self.keys(kind, model).seal(file)
+        else:
+            self._places.setdefault((suffix, kind, model), PlaceIndex()).seal(file, last_seq)
 
     # --- the writer thread ---
 
@@ -301,7 +328,7 @@ class Store:
         try:
             hotfile.migrate(self._connection, self.root, self._clock.now())
             self._sync_folder()
-            segments.recover(self.root, self._rows("SELECT kind, file FROM manifest"))
+            segments.recover(self.root, Reader(self._connection, self.root))
             self._load()
         except BaseException:
             self._disconnect()
@@ -310,15 +337,16 @@ class Store:
 
     def _load(self) -> None:
         """What the writer keeps in memory: last sequence numbers, features, keys."""
-        self._seq, self._sealed, self._features, self._keys = {}, {}, {}, {}
+        self._seq, self._sealed, self._features, self._keys, self._places = {}, {}, {}, {}, {}
         self._watermarks = {row["model"]: row["watermark"] for row in self._rows("SELECT model, watermark FROM watermarks")}
         for row in self._rows("SELECT model, feature, kind FROM features"):
             self._features.setdefault(row["model"], {})[row["feature"]] = row["kind"]
         for row in self._rows("SELECT kind, model, file, last_seq FROM manifest ORDER BY first_seq"):
             log_key = (row["kind"], row["model"])
             self._seq[log_key] = self._sealed[log_key] = row["last_seq"]
-            if segments.has_keys(row["kind"]):
-                self.keys(*log_key).seal(KeyFile(self.root / segments.key_file(row["file"])))
+            for suffix in segments.indexes(row["kind"]):
+                file = segments.open_index(self.root / segments.index_file(row["file"], suffix))
+                self._know(*log_key, suffix, file, row["last_seq"])
         predictions = [
             ("predictions", r["table_name"].removeprefix("predictions:"))
             for r in self._rows("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'predictions:%'")
@@ -338,7 +366,7 @@ class Store:
             last = self._rows(f"SELECT max(seq) AS last FROM {table}", params)[0]["last"]
             if last is not None:
                 self._seq[kind, model] = max(last, self._seq.get((kind, model), 0))
-            if segments.has_keys(kind):
+            if "keys" in segments.indexes(kind):
                 index = self.keys(kind, model)
                 for row in self._rows(f"SELECT key_hash, content_hash, seq FROM {table} AND key_hash IS NOT NULL", params):
                     index.put(row["key_hash"], row["content_hash"], row["seq"])
@@ -373,7 +401,7 @@ class Store:
             self._connected = False
         while True:
             with self._cursor_lock:
-                self._cursors = {cursor for cursor in self._cursors if not _closed(cursor)}
+                self._cursors = {c: since for c, since in self._cursors.items() if not _closed(c)}
                 if not self._cursors:
                     self._connection.close()
                     return

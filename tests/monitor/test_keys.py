@@ -68,7 +68,8 @@ def test_the_index_looks_into_the_hot_keys_and_into_every_file(tmp_path: Path) -
 
 
 def test_files_of_version_1_which_had_no_filter_are_read(tmp_path: Path) -> None:
-    np.save((tmp_path / "a.keys").open("wb"), np.array([[3, 7], [30, 70], [2, 1]], dtype=np.uint64))
+    with (tmp_path / "a.keys").open("wb") as written:
+        np.save(written, np.array([[3, 7], [30, 70], [2, 1]], dtype=np.uint64))
     file = KeyFile(tmp_path / "a.keys")
     assert list(file.find(Wanted.of([7, 5]))) == [(0, 70, 1)]
 
@@ -93,8 +94,8 @@ def test_merged_files_find_every_row_of_a_hash_in_order(
     merged.replace({files[0].path}, HashFile(folder / "all"))
     expected = [s for h, s in rows if h in wanted]
     for index in (apart, merged):
-        found, known_to = index.find(wanted)
-        assert (found.tolist(), known_to) == (expected, seq - 1)
+        found = index.find(wanted)
+        assert (found.seqs.tolist(), found.known_to) == (expected, seq - 1)
 
 
 def test_keys_are_found_while_their_files_are_replaced(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,7 +13,6 @@ import pytest
 
 from monitor import segments
 from monitor.errors import StoreError
-from monitor.keys import KeyFile
 from monitor.segments import Sealer
 from monitor.transaction import Transaction
 from tests.monitor.support import NOON, World, append_labels, contexts, generation, label, prediction, sample, wait_for
@@ -39,6 +39,7 @@ def test_sealing_moves_rows_and_readers_still_see_them_once(world: World) -> Non
         "batches/_/2026-03-01/12/000000000001-000000000002.parquet",
         "labels/houses/2026-03-01/12/000000000001-000000000001.keys",
         "labels/houses/2026-03-01/12/000000000001-000000000001.parquet",
+        "labels/houses/2026-03-01/12/000000000001-000000000001.records",
         "predictions/houses/2026-03-01/12/000000000001-000000000002.keys",
         "predictions/houses/2026-03-01/12/000000000001-000000000002.parquet",
     ]
@@ -52,7 +53,9 @@ def test_the_manifest_says_what_a_segment_holds(world: World) -> None:
     row = world.state("SELECT * FROM manifest WHERE kind = 'predictions'")[0]
     assert (row["first_seq"], row["last_seq"], row["rows"]) == (1, 2, 2)
     assert (row["min_time"], row["max_time"], row["max_received"]) == (NOON - timedelta(hours=3), NOON, NOON)
-    assert row["bytes"] == (world.store.root / row["file"]).stat().st_size
+    segment = world.store.root / row["file"]
+    assert (row["bytes"], row["level"]) == (segment.stat().st_size, "minute")
+    assert row["sha256"] == hashlib.sha256(segment.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("restart", (False, True), ids=("while running", "after a restart"))
@@ -158,12 +161,12 @@ class Dying(Sealer):
             raise Killed
         return found
 
-    def _publish(self, path: Path, temporary: Path, keys: Any) -> None:  # type: ignore[override]
+    def _publish(self, path: Path, temporary: Path, found: Any) -> None:
         if self.step == "between keys and segment":
-            target = path.with_name(segments.key_file(path.name))
-            KeyFile.write(target, *keys)
+            for suffix, columns in found.items():
+                segments.write_index(path.with_name(segments.index_file(path.name, suffix)), columns)
             raise Killed
-        super()._publish(path, temporary, keys)
+        super()._publish(path, temporary, found)
         if self.step == "after the rename":
             raise Killed
 
@@ -209,7 +212,7 @@ def test_a_seal_that_is_killed_loses_and_doubles_nothing(world: World, step: str
     world.restart()
     assert world.rows("predictions") == before
     named = {row["file"].removeprefix("segments/") for row in world.state("SELECT file FROM manifest")}
-    assert {f.replace(".keys", ".parquet") for f in files(world)} == named
+    assert {str(Path(f).with_suffix(".parquet")) for f in files(world)} == named
     assert (len(named), hot(world)) == ((1, 0) if step == "after the commit" else (0, 2))
     assert world.send("predictions", prediction("a", features={"rooms": 1}), prediction("c")).duplicates == 1
     world.seal()
