@@ -20,6 +20,7 @@ from monitor import deadletters
 from monitor.clock import Clock
 from monitor.columns import FeatureColumns, typed
 from monitor.config import Config
+from monitor.deadletters import MAX_PAYLOAD as MAX_PAYLOAD
 from monitor.keys import hash64
 from monitor.metrics import Metrics
 from monitor.passages import Passages

@@ -39,7 +39,8 @@ class Reject:
     reason: str
     message: str
     record_id: str | None
-    payload: Any
+    payload: Any  # the record; text or bytes where it could not be read
+    size: int | None = None  # bytes of the whole, where `payload` is its beginning
 
 
 @dataclass(slots=True)
