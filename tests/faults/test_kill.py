@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 import yaml
 
@@ -20,6 +19,7 @@ from monitor.demo.data import Batch
 from monitor.demo.stack import ANY, HOST
 from monitor.demo.stop import Stop
 from monitor.helpers import DetectorSpec, ScoreRequest
+from tests.faults.stored import assert_scored_once, assert_stored_once, count, rows
 from tests.faults.supervisor import Kill, kills, under_fire
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -133,14 +133,6 @@ CONFIG: dict[str, Any] = {
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-def rows(store: Path, query: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(":memory:") as connection:
-        connection.execute(f"ATTACH '{store / FILE}' AS audit (READ_ONLY)")
-        connection.execute("USE audit")
-        connection.execute(f"SET file_search_path = '{store}'")
-        return [tuple(row.values()) for row in connection.sql(query).to_arrow_table().to_pylist()]
-
-
 def latest(table: str, key: str, columns: str) -> str:
     return f"SELECT {key}, {columns} FROM {table} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY revision DESC) = 1"
 
@@ -173,27 +165,6 @@ class Word:
 
     def values(self) -> dict[tuple[str, datetime], float]:
         return {(check, slot): reading for check, slot, _, _, _, reading, *_ in self.readings}
-
-
-def count(store: Path, table: str) -> int:
-    return int(rows(store, f"SELECT count(*) FROM {table}")[0][0])
-
-
-def assert_stored_once(store: Path) -> None:
-    for kind, key in (
-        ("predictions", "record_id"),
-        ("labels", "record_id, revision"),
-        ("generations", "record_id"),
-        ("contexts", "record_id, text"),
-        ("scores", "record_id, revision, detector, detector_version, settings_hash"),
-        ("readings", "check_name, slot, revision"),
-        ("verdicts", "check_name, slot, revision"),
-    ):
-        twice = rows(store, f"SELECT {key}, count(*) FROM {kind} GROUP BY {key} HAVING count(*) > 1")
-        assert not twice, f"{kind} more than once: {twice[:5]}"
-    for kind in ("predictions", "labels", "generations", "contexts", "scores", "readings", "verdicts", "incidents"):
-        for model, first, last, number in rows(store, f"SELECT model, min(seq), max(seq), count(*) FROM {kind} GROUP BY model"):
-            assert (first, last) == (1, number), f"{kind} of {model}: seq {first} to {last}, {number} rows"
 
 
 # --- the tests -------------------------------------------------------------------------------------------------------
@@ -248,8 +219,7 @@ def test_thirty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     assert count(shot, "generations") == GENERATIONS
     assert count(shot, "deadletters") == 0
     assert_stored_once(shot)
-    # Every input that there ever was has its outcome: revision 1 to the last, none left out.
-    assert not rows(shot, "SELECT record_id FROM scores GROUP BY record_id, settings_hash HAVING count(*) != max(revision)")
+    assert_scored_once(shot)
     assert Word.of(shot) == Word.of(calm)
 
 

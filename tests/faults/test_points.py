@@ -1,0 +1,52 @@
+"""kill -9 at every named point, one after the other on one store, while clients send: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from monitor import faultpoints
+from monitor.demo.stop import Stop
+from tests.faults import traffic
+from tests.faults.daemon import daemon_on
+from tests.faults.stored import assert_scored_once, assert_stored_once, count, ids, unscored
+from tests.faults.traffic import mixed, pumps
+
+pytestmark = pytest.mark.faults
+
+PACKAGE = Path(faultpoints.__file__).parent
+SCORED_SECONDS = 60.0
+
+
+def test_every_point_that_is_passed_is_listed_and_every_listed_one_is_passed_once_in_the_source() -> None:
+    found = [name for file in PACKAGE.rglob("*.py") for name in re.findall(r"\bpoint\(\"([a-z_.]+)\"\)", file.read_text())]
+    found.remove("seal.renamed")  # the example in faultpoints itself
+    assert sorted(found) == sorted(faultpoints.POINTS)
+
+
+@pytest.mark.slow
+def test_killed_at_every_point_it_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    stop = Stop()
+    chance = random.Random(7)
+    with daemon_on(tmp_path, stop) as daemon, pumps(daemon.push, [mixed(1), mixed(2, first=10**6)], stop) as clients:
+        for name in faultpoints.POINTS:
+            # Not always the first time: a start passes some points before anything has come.
+            daemon.start(f"point:{name}:{chance.randint(1, 4)}")
+            assert daemon.dies(f"it has not passed {name}") == -signal.SIGKILL, name
+        daemon.run()
+        for client in clients:
+            client.finish()
+        sent = traffic.acknowledged(clients)
+        stop.wait_for("all scores", lambda: not unscored(daemon.store), SCORED_SECONDS)
+        daemon.stop()
+        assert ids(daemon.store) == sent
+        assert_stored_once(daemon.store)
+        assert_scored_once(daemon.store)
+        assert count(daemon.store, "deadletters") == 0
+        assert sum(client.answers["duplicates"] for client in clients), "no batch was committed and its answer lost"
+        left = [p for p in daemon.store.rglob("*.tmp") if "tail" not in p.parts]  # which readers may still be at, for a while
+        assert not left, "what a kill left behind is removed at the next start"
