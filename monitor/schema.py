@@ -556,9 +556,18 @@ MANIFEST_HISTORY = """CREATE TABLE IF NOT EXISTS manifest_history (kind VARCHAR,
 TRACES = "CREATE TABLE IF NOT EXISTS traces (model VARCHAR, trace_hash UBIGINT, entry BIGINT, due_at TIMESTAMPTZ)"
 SEEN = "CREATE TABLE IF NOT EXISTS seen (model VARCHAR, what VARCHAR, value VARCHAR, first_at TIMESTAMPTZ)"
 
+DROPS = "CREATE TABLE IF NOT EXISTS drops (source VARCHAR, file VARCHAR, identity VARCHAR, taken BIGINT, state VARCHAR)"
+PARTITIONS = """CREATE TABLE IF NOT EXISTS partitions (consumer VARCHAR, topic VARCHAR, "partition" INTEGER, epoch BIGINT,
+    next_offset BIGINT)"""
+HALVES = """CREATE TABLE IF NOT EXISTS halves (event VARCHAR, half VARCHAR, model VARCHAR, payload VARCHAR,
+    received_at TIMESTAMPTZ, paired BOOLEAN)"""
+
 STATE_DDL = f"""{MANIFEST_HISTORY};
 {TRACES};
 {SEEN};
+{DROPS};
+{PARTITIONS};
+{HALVES};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
@@ -576,7 +585,9 @@ without `due_at` it is passages whose generation has not come or whose trace has
 `entry` counts up, so that what comes while a trace is being settled stays. `seen` is what is no longer new in a model's
 traffic. `check_slots` waits to be read, not before `not_before` where
 only its reference has changed. `manifest` names the segments there are; a row moves to `manifest_history` when compaction
-replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day."""
+replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day. `drops` is the files of folders:
+rows taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
+the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round."""
 
 
 def table_name(kind: str, model: str) -> str:
@@ -614,6 +625,9 @@ MIGRATIONS: dict[int, str] = {
             *(create_table(kind) for kind in ("contents", "spans", "retrievals", "calls", "changes")),
             TRACES,
             SEEN,
+            DROPS,
+            PARTITIONS,
+            HALVES,
         ]
     ),
 }  # fmt: skip
