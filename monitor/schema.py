@@ -296,6 +296,7 @@ cost_usd DOUBLE cost
 cost_source VARCHAR reported, or table: from the price table
 duration_seconds DOUBLE wall time of the call
 time_to_first_token_seconds DOUBLE until the first token
+input_revision INTEGER input revision in force, from 1; null where it is not scored
 passages INTEGER passages joined from retrievals of its trace
 contents INTEGER log records with texts of it
 received_at TIMESTAMPTZ when it was decided
@@ -571,7 +572,7 @@ STATE_DDL = f"""{MANIFEST_HISTORY};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
-    sha256 VARCHAR, level VARCHAR);
+    sha256 VARCHAR, level VARCHAR, quarantined VARCHAR);
 CREATE TABLE features (model VARCHAR, feature VARCHAR, kind VARCHAR, added_at TIMESTAMPTZ);
 CREATE TABLE watermarks (model VARCHAR, watermark TIMESTAMPTZ);
 CREATE TABLE work (model VARCHAR, record_id VARCHAR, seq BIGINT, revision INTEGER, input BIGINT, attempts INTEGER,
@@ -585,7 +586,7 @@ without `due_at` it is passages whose generation has not come or whose trace has
 `entry` counts up, so that what comes while a trace is being settled stays. `seen` is what is no longer new in a model's
 traffic. `check_slots` waits to be read, not before `not_before` where
 only its reference has changed. `manifest` names the segments there are; a row moves to `manifest_history` when compaction
-replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day. `drops` is the files of folders:
+replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day; `quarantined` says what is wrong with a segment that nobody may read. `drops` is the files of folders:
 rows taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
 the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round."""
 
@@ -613,6 +614,7 @@ MIGRATIONS: dict[int, str] = {
             "ALTER TABLE deadletters ADD COLUMN IF NOT EXISTS payload_encoding VARCHAR",
             "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS sha256 VARCHAR",
             "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS level VARCHAR DEFAULT 'minute'",
+            "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS quarantined VARCHAR",
             MANIFEST_HISTORY,
             "ALTER TABLE offsets ADD COLUMN IF NOT EXISTS tail BIGINT",
             "ALTER TABLE check_slots ADD COLUMN IF NOT EXISTS not_before TIMESTAMPTZ",
