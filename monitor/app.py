@@ -20,7 +20,7 @@ from monitor.auth import Tokens
 from monitor.board import Board
 from monitor.child import Child
 from monitor.clock import Clock, SystemClock
-from monitor.config import Config, Follow
+from monitor.config import Config, SourceConfig
 from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
@@ -30,7 +30,8 @@ from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
 from monitor.server import PushServer
-from monitor.sources.follow import FollowSource
+from monitor.sources import registry
+from monitor.sources.contract import Source
 from monitor.store import Store
 
 FIXED = ("store", "server", "metrics", "encoder")  # what only a restart can change
@@ -105,9 +106,9 @@ class App:
         self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
         self._begin(self._scheduler.start, self._scheduler.stop)
         self._closers.append(self._worker.stop)
-        self._sources: dict[str, FollowSource] = {}
-        self._follow(config.sources)
-        self._closers.append(lambda: self._follow(()))
+        self._sources: dict[str, Source] = {}
+        self._closers.append(lambda: self._run_sources(()))
+        self._run_sources(config.sources)
         self.push = PushServer(config.server, self._inbox, tokens=Tokens(config.server.tokens_file), clock=clock, metrics=metrics)
         self._begin(self.push.start, self.push.stop)
         metrics.reload_ok.set(1)
@@ -189,10 +190,10 @@ class App:
         self._scoring.configure(config)
         for model in {m.name for m in old.models} - set(models):
             self.metrics.forget(model=model)
-        self._follow(config.sources)
+        self._run_sources(config.sources)
         self.config = config
 
-    def _follow(self, sources: tuple[Follow, ...]) -> None:
+    def _run_sources(self, sources: tuple[SourceConfig, ...]) -> None:
         wanted = {s.name: s for s in sources}
         for name, source in list(self._sources.items()):
             if wanted.get(name) != source.config:
@@ -200,9 +201,9 @@ class App:
                 del self._sources[name]
         for name, one in wanted.items():
             if name not in self._sources:
-                source = FollowSource(one, self._inbox, self.store, clock=self._clock, metrics=self.metrics)
-                self._sources[name] = source
+                source = registry.load(one.type)(one, self._inbox, self.store, clock=self._clock, metrics=self.metrics)
                 source.start()
+                self._sources[name] = source
 
     def _maintain(self) -> None:
         """Seals, and keeps the auditors' views fresh."""

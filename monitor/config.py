@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,11 +15,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from detectors import registry
 from detectors.contract import ColumnKind, DetectorConfig
@@ -272,16 +275,37 @@ class Check(Section):
         return self
 
 
-class Follow(Section):
-    """A growing file of JSON lines, one record a line."""
+class SourceConfig(Section):
+    """What every source has. The rest belongs to its class, which `type` names: see monitor/sources."""
 
-    type: Literal["follow"]
+    type: str
     name: Name
-    path: Path
-    kind: Literal["predictions", "labels", "generations", "contexts"]
     model: Name | None = None
-    poll_seconds: float = Field(1.0, gt=0)
-    max_block_bytes: int = Field(4 * 2**20, ge=1024)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_type(cls, raw: Any, handler: ModelWrapValidatorHandler[SourceConfig]) -> SourceConfig:
+        if cls is not SourceConfig or not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
+            return handler(raw)
+        from monitor.sources import registry  # which imports sources, which import this
+
+        try:
+            found = registry.load(raw["type"])
+        except registry.UnknownSource as exc:
+            problem = PydanticCustomError("source", "{what}", {"what": str(exc)})
+            raise ValidationError.from_exception_data(
+                "source", [{"type": problem, "loc": ("type",), "input": raw["type"]}]
+            ) from exc
+        return found.Config.model_validate(raw)
+
+    def models(self) -> Iterator[tuple[str, str]]:
+        """The monitored models it names, each with the path of the key."""
+        if self.model is not None:
+            yield "model", self.model
+
+    def anchored(self, folder: Path) -> SourceConfig:
+        """With relative paths taken from `folder`."""
+        return self.model_copy(update={name: folder / value for name, value in self if isinstance(value, Path)})
 
 
 class Config(Section):
@@ -292,7 +316,7 @@ class Config(Section):
     scoring: Scoring = Scoring()
     models: tuple[ModelConfig, ...] = ()
     checks: tuple[Check, ...] = ()
-    sources: tuple[Follow, ...] = ()
+    sources: tuple[SourceConfig, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("models", "checks", "sources")
@@ -305,11 +329,11 @@ class Config(Section):
     def _models_exist(self) -> Config:
         models = {m.name: m for m in self.models}
         wrong = []
-        places = [(f"checks.{i}", c.model) for i, c in enumerate(self.checks)]
-        places += [(f"sources.{i}", s.model) for i, s in enumerate(self.sources) if s.model is not None]
+        places = [(f"checks.{i}.model", c.model) for i, c in enumerate(self.checks)]
+        places += [(f"sources.{i}.{key}", name) for i, s in enumerate(self.sources) for key, name in s.models()]
         for place, name in places:
             if name not in models:
-                wrong.append(f"{place}.model: no model {name!r}; there are {', '.join(models) or 'none'}")
+                wrong.append(f"{place}: no model {name!r}; there are {', '.join(models) or 'none'}")
         for i, check in enumerate(self.checks):
             model = models.get(check.model)
             if model and registry.is_row(registry.load(check.detector)) != (model.task == "llm"):

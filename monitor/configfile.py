@@ -106,7 +106,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "server": config.server.model_copy(update={"tokens_file": at(config.server.tokens_file), "tls": tls(config.server)}),
             "metrics": config.metrics.model_copy(update={"tls": tls(config.metrics)}),
             "encoder": config.encoder.model_copy(update={"path": at(config.encoder.path)}),
-            "sources": tuple(s.model_copy(update={"path": at(s.path)}) for s in config.sources),
+            "sources": tuple(s.anchored(folder) for s in config.sources),
             "checks": tuple(
                 c.model_copy(update={"reference": c.reference.model_copy(update={"file": at(c.reference.file)})})
                 if c.reference

@@ -1,180 +1,308 @@
-"""Follows one growing file of JSON lines. At least once: the offset moves after the commit that holds the lines, and the
-key index makes of it exactly once."""
+"""Follows growing files of JSON lines through rotation, truncation and compression. Exactly once: where it stands in a file is
+noted in the transaction that stores the lines."""
 
 from __future__ import annotations
 
+import glob
+import gzip
 import os
-import threading
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, ClassVar, Literal, cast
 
-import duckdb
+from pydantic import Field
 
 from monitor import log
 from monitor.clock import Clock
-from monitor.config import Follow
 from monitor.decode import decode_lines
-from monitor.errors import InboxFull, StoreError
-from monitor.inbox import Batch, Inbox
+from monitor.inbox import Inbox
 from monitor.keys import hash64
 from monitor.metrics import Metrics
 from monitor.records import Reject
+from monitor.sources.polling import PollingConfig, PollingSource
 from monitor.store import Store
 from monitor.transaction import Transaction
 
-TRANSPORT = "follow"
-RETRY_SECONDS = 1.0
-HEAD_BYTES = 1024  # of the first line: enough to tell a new file on an old one's inode
+PRINT_BYTES = 1024  # of the first line, and of what lies before the offset: enough to know a file again
+MAX_ROTATED = 4  # files kept open although they were rotated away and read to their end: their writer may be slow to notice
+FINISHED = -1  # in place of a print: a compressed file that was read to its end
 
 
-class FollowSource:
-    """One thread per file. `poll` does one block."""
+class FollowConfig(PollingConfig):
+    """Growing files of JSON lines, one record a line."""
 
-    def __init__(self, config: Follow, inbox: Inbox, store: Store, *, clock: Clock, metrics: Metrics) -> None:
-        self.config = config
-        self._inbox = inbox
-        self._store = store
-        self._clock = clock
-        self._metrics = metrics
-        self._stop = threading.Event()
-        self._place = ""
-        self._rotated: list[Path] = []
-        self._thread = threading.Thread(target=self._run, name=f"follow-{config.name}", daemon=True)
+    type: Literal["follow"]
+    path: Path
+    kind: Literal["predictions", "labels", "generations", "contexts", "feedback", "deployments"]
+    max_block_bytes: int = Field(4 * 2**20, ge=1024)
 
-    def start(self) -> None:
-        self._thread.start()
+
+@dataclass(slots=True)
+class _Known:
+    """How far a file was taken, and what it looked like there."""
+
+    place: str
+    head: int
+    position: int
+    tail: int  # hash of the bytes before `position`; 0: not noted, or FINISHED
+    file: str
+
+    @property
+    def identity(self) -> str:
+        return f"{self.place}:{self.head:016x}"
+
+
+@dataclass(slots=True)
+class _Open:
+    """A file that is being followed. It stays open, so that it can be read to its end wherever it is moved to."""
+
+    path: Path
+    file: IO[bytes]
+    place: str
+    known: _Known | None = None  # None: its first line is still being written
+    seen: tuple[int, int] = field(default=(-1, -1))  # size and mtime when its prints were last compared
+
+
+class FollowSource(PollingSource):
+    """Takes one block of each file in turn. Files are told apart by what they hold, not by name or inode alone: the next file
+    gets the inode of a removed one, a truncated file keeps its own, a copy and a compressed file have none in common."""
+
+    Config: ClassVar = FollowConfig
+    transport = "follow"
+
+    def __init__(self, config: FollowConfig, inbox: Inbox, store: Store, *, clock: Clock, metrics: Metrics) -> None:
+        super().__init__(config, inbox, store, clock=clock, metrics=metrics)
+        self._pattern = str(config.path)
+        self._open: dict[str, _Open] = {}  # by place; those still at a path of the pattern
+        self._rotated: dict[str, _Open] = {}
+        self._packed: set[str] = set()  # places of compressed files read to their end
+        self._listed: list[tuple[str, str]] | None = None  # path and place of each match, when they last differed
 
     def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                taken = self.poll()
-            except (InboxFull, StoreError, duckdb.Error):
-                self._metrics.requests.labels(TRANSPORT, "503").inc()
-                self._stop.wait(RETRY_SECONDS)
-                continue
-            except OSError as exc:
-                log.warning("a followed file cannot be read", source=self.config.name, path=self.config.path, error=exc)
-                taken = 0
-            except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence
-                self._metrics.requests.labels(TRANSPORT, "500").inc()
-                log.error("a block of a followed file failed", exc, source=self.config.name)
-                self._stop.wait(RETRY_SECONDS)
-                continue
-            if not taken:
-                self._stop.wait(self.config.poll_seconds)
+        super().stop()
+        for one in (*self._open.values(), *self._rotated.values()):
+            one.file.close()
 
     def poll(self) -> int:
-        """Hand the next lines to the inbox and wait for their commit; return how many bytes were taken.
+        self._look()
+        # What was rotated away comes first: its last lines may not have been taken, and its writer may add some.
+        return sum(self._take(one) for one in (*self._rotated.values(), *list(self._open.values())))
 
-        Raises:
-            InboxFull, StoreUnavailable: nothing was taken and the offset has not moved; poll again later.
-        """
-        path = self.config.path
-        if not path.exists():
-            return 0
-        if (place := _place(path.stat())) != self._place:
-            self._rotated = sorted(self._left(place), key=lambda file: file.stat().st_mtime)
-            self._place = place
-        # What stood at the path before comes first: its last lines may not have been taken, and its writer may add some.
-        return sum(self._poll(file) for file in (*self._rotated, path) if file.exists())
+    # --- which files ---
 
-    def _poll(self, path: Path) -> int:
-        identity = _identity(path)
-        if identity is None:
-            return 0
-        offset = self._position(path, identity)
-        with path.open("rb") as file:
-            file.seek(offset)
-            block = file.read(self.config.max_block_bytes)
-        whole = block[: block.rfind(b"\n") + 1]  # the rest is still being written; the next poll sees it whole
-        if not whole and len(block) == self.config.max_block_bytes:
-            return self._skip_line(path, identity, offset)
-        if not whole:
-            return 0
-        self._put(decode_lines(whole), len(whole))
-        self._move(identity, offset + len(whole))
-        return len(whole)
-
-    def _put(self, items: list[object], size: int) -> None:
-        if not items:
+    def _look(self) -> None:
+        """Open what is new at the paths, and keep hold of what is no longer there."""
+        listed = []
+        for path in self._matches():
+            stat = path.stat()
+            listed.append((str(path), _place(stat)))
+        if listed == self._listed:
             return
-        started = self._clock.monotonic()
-        batch = Batch(self.config.kind, items, f"{TRANSPORT}:{self.config.name}", model=self.config.model, size=size)
-        self._inbox.put(batch).result()
-        self._metrics.requests.labels(TRANSPORT, "200").inc()
-        self._metrics.request_duration.labels(TRANSPORT).observe(self._clock.monotonic() - started)
+        here = {place: Path(path) for path, place in reversed(listed)}  # two links to one file are one file
+        for place in [p for p in self._open if p not in here]:
+            self._rotated[place] = self._open.pop(place)
+        read = [p for p, one in self._rotated.items() if one.known and one.known.position == os.fstat(one.file.fileno()).st_size]
+        for place in read[:-MAX_ROTATED]:
+            self._rotated.pop(place).file.close()
+        self._catch_up(here)
+        for place, path in here.items():
+            if place in self._rotated:  # moved from one path of the pattern to another
+                self._open[place] = self._rotated.pop(place)
+                self._open[place].path = path
+            elif place not in self._open:
+                self._open[place] = _Open(path, path.open("rb"), place)
+        self._listed = listed
 
-    def _skip_line(self, path: Path, identity: str, offset: int) -> int:
-        """A line longer than a block can never be read: its beginning goes to the dead letter, and reading goes on."""
-        size = 0
-        with path.open("rb") as file:
-            file.seek(offset)
-            head = file.read(self.config.max_block_bytes)
-            size = len(head)
-            while piece := file.read(self.config.max_block_bytes):
-                end = piece.find(b"\n")
-                size += len(piece) if end < 0 else end + 1
-                if end >= 0:
-                    break
+    def _matches(self) -> list[Path]:
+        if self.config.path.exists() or not glob.has_magic(self._pattern):
+            paths = [self.config.path] if self.config.path.exists() else []
+            if paths and self.config.path.is_dir():
+                raise IsADirectoryError(f"{self.config.path}: is a folder; source {self.config.name} follows files")
+        else:
+            paths = [p for p in map(Path, sorted(glob.glob(self._pattern))) if p.is_file()]
+        for path in paths:
+            if path.suffix == ".gz":
+                self._unpack(path, whole=True)
+        return [p for p in paths if p.suffix != ".gz"]
+
+    def _catch_up(self, here: dict[str, Path]) -> None:
+        """After a start or a rotation: what was left unread in files beside the paths that stood at a path before."""
+        known = self._known()
+        left = [k for k in known if k.place not in here and k.place not in self._rotated]
+        if not left:
+            return
+        # The last one stays open even when it was read to its end: its writer may be slow to see the new file.
+        beside = [(path, _place(path.stat())) for path in self._beside(*{Path(k.file) for k in left})]
+        found = []
+        for path, place in beside:
+            if path.suffix == ".gz":
+                self._unpack(path, whole=False)
+            elif place in {k.place for k in left}:
+                file = path.open("rb")
+                same = [k for k in left if k.place == place and _same(file, k)]
+                if same:
+                    found.append(_Open(path, file, place, same[0]))
+                else:
+                    file.close()
+        found.sort(key=lambda o: os.fstat(o.file.fileno()).st_mtime)
+        for one in found:
+            if one is found[-1] or (one.known and one.known.position < os.fstat(one.file.fileno()).st_size):
+                self._rotated.setdefault(one.place, one)
             else:
-                return 0  # still being written
+                one.file.close()
+
+    def _beside(self, *paths: Path) -> list[Path]:
+        """Files in the folder of a path, and in the folder of what it is a link to."""
+        folders = dict.fromkeys(folder for path in paths for folder in (path.parent, path.resolve().parent))
+        return [f for folder in folders if folder.is_dir() for f in sorted(folder.iterdir()) if f.is_file()]
+
+    def _known(self) -> list[_Known]:
+        with self._store.read() as reader:
+            rows = reader.query("SELECT file, identity, position, tail FROM offsets WHERE source = ?", [self.config.name])
+        found = []
+        for row in rows:
+            place, _, head = row["identity"].rpartition(":")
+            found.append(_Known(place, int(head, 16), row["position"], row["tail"] or 0, row["file"]))
+        return found
+
+    # --- what they hold ---
+
+    def _take(self, one: _Open) -> int:
+        """Take the next block of a file; return how many bytes."""
+        known = self._settle(one)
+        if known is None:
+            return 0
+        one.file.seek(known.position)
+        block = one.file.read(self.config.max_block_bytes)
+        whole = block[: block.rfind(b"\n") + 1]  # the rest is still being written; the next poll sees it whole
+        if whole:
+            self._advance(known, decode_lines(whole), len(whole), _hash(_before(one.file, known.position + len(whole))))
+            return len(whole)
+        return self._skip_line(one.file, known) if len(block) == self.config.max_block_bytes else 0
+
+    def _settle(self, one: _Open) -> _Known | None:
+        """Where to read on. A file that no longer begins or goes on as it did was truncated, and begins anew."""
+        stat = os.fstat(one.file.fileno())
+        if one.known is not None and one.seen == (stat.st_size, stat.st_mtime_ns):
+            return one.known
+        if one.known is None or not _same(one.file, one.known):
+            head = _head(one.file)
+            if head is None:
+                return None
+            known = self._known()
+            for old in [k for k in known if k.place == one.place and k.tail != FINISHED and not _same(one.file, k)]:
+                log.warning("a followed file was truncated; reading it from its beginning", path=one.path, was=old.position)
+                self._copied(one.path, old)
+            # It may be a copy of what was read elsewhere, as copytruncate leaves one: that is read on, not again.
+            same = [k for k in known if _same(one.file, k)]
+            place = [k for k in same if k.place == one.place]
+            best = max(place or same, key=lambda k: k.position, default=None)
+            one.known = _Known(one.place, head, best.position if best else 0, best.tail if best else 0, str(one.path))
+        one.seen = (stat.st_size, stat.st_mtime_ns)
+        return one.known
+
+    def _copied(self, path: Path, old: _Known) -> None:
+        """Before it was truncated, the file may have been copied: the copy holds the lines we had not come to."""
+        open_already = {*self._open, *self._rotated}
+        for beside in self._beside(path):
+            if beside.suffix == ".gz":
+                self._unpack(beside, whole=False)
+            elif (place := _place(beside.stat())) not in open_already:
+                with beside.open("rb") as file:
+                    if _same(file, old):
+                        copy = _Known(place, old.head, old.position, old.tail, str(beside))
+                        while self._take(_Open(beside, file, place, copy)):
+                            pass
+
+    def _unpack(self, path: Path, *, whole: bool) -> None:
+        """Take what a compressed file holds beyond what was read before it was compressed; `whole`: all, if it is not known."""
+        place = _place(path.stat())
+        if place in self._packed:
+            return
+        known = self._known()
+        if any(k.place == place and k.tail == FINISHED for k in known):
+            self._packed.add(place)
+            return
+        try:
+            with gzip.open(path, "rb") as opened:
+                file = cast(IO[bytes], opened)
+                head = _head(file)
+                best = max((k for k in known if _same(file, k)), key=lambda k: k.position, default=None)
+                if head is None or (best is None and not whole):
+                    return
+                one = _Known(place, head, best.position if best else 0, best.tail if best else 0, str(path))
+                past, rest = _before(file, one.position), b""
+                while block := file.read(self.config.max_block_bytes):
+                    rest += block
+                    # A line as long as that is none: cut in pieces it goes to the dead letter.
+                    whole_lines = rest.rfind(b"\n") + 1 or (len(rest) if len(rest) > self.config.max_block_bytes else 0)
+                    lines, rest = rest[:whole_lines], rest[whole_lines:]
+                    past = (past + lines)[-PRINT_BYTES:]
+                    self._advance(one, decode_lines(lines), len(lines), _hash(past))
+        except (EOFError, gzip.BadGzipFile):
+            return  # still being written
+        self._advance(one, decode_lines(rest), len(rest), FINISHED)  # nobody will end a line in there any more
+        self._packed.add(place)
+
+    def _skip_line(self, file: IO[bytes], known: _Known) -> int:
+        """A line longer than a block can never be read: its beginning goes to the dead letter, and reading goes on."""
+        file.seek(known.position)
+        head = file.read(self.config.max_block_bytes)
+        size = len(head)
+        while piece := file.read(self.config.max_block_bytes):
+            end = piece.find(b"\n")
+            size += len(piece) if end < 0 else end + 1
+            if end >= 0:
+                break
+        else:
+            return 0  # still being written
         message = f"a line of {size} bytes; max_block_bytes of source {self.config.name} is {self.config.max_block_bytes}"
-        self._put([Reject(0, "too_large", message, None, head.decode(errors="replace"))], size)
-        self._move(identity, offset + size)
+        reject = Reject(0, "too_large", message, None, head.decode(errors="replace"))
+        self._advance(known, [reject], size, _hash(_before(file, known.position + size)))
         return size
 
-    def _left(self, place: str) -> Iterator[Path]:
-        """Files beside the path that stood there before: all that are not read to their end, and the last one."""
-        path = self.config.path
-        with self._store.read() as reader:
-            rows = reader.query(
-                "SELECT identity, position FROM offsets WHERE source = ? AND file = ?", [self.config.name, str(path)]
-            )
-        known = {row["identity"]: row["position"] for row in rows}
-        places = {_place_of(identity) for identity in known} - {place}
-        found = [file for file in path.parent.iterdir() if file.is_file() and _place(file.stat()) in places]
-        found = [file for file in found if _identity(file) in known]
-        last = max(found, key=lambda file: file.stat().st_mtime, default=None)
-        for file in found:
-            if file is last or file.stat().st_size > known[_identity(file) or ""]:
-                yield file
+    def _advance(self, known: _Known, items: list[object], size: int, tail: int) -> None:
+        """Have the lines stored, and with them where the file stands now: `size` bytes on, after bytes of the hash `tail`."""
+        position = known.position + size
 
-    def _position(self, path: Path, identity: str) -> int:
-        """How far a file was taken. A new or a shortened one begins at 0."""
-        with self._store.read() as reader:
-            rows = reader.query("SELECT position FROM offsets WHERE source = ? AND identity = ?", [self.config.name, identity])
-        offset = rows[0]["position"] if rows else 0
-        if offset > path.stat().st_size:
-            log.warning("a followed file became shorter; reading it from its beginning", path=path, was=offset)
-            offset = 0
-        return int(offset)
+        def note(transaction: Transaction) -> None:
+            transaction.execute("DELETE FROM offsets WHERE source = ? AND identity = ?", [self.config.name, known.identity])
+            row = {"source": self.config.name, "file": known.file, "identity": known.identity, "position": position, "tail": tail}
+            transaction.insert("offsets", {name: [value] for name, value in row.items()})
 
-    def _move(self, identity: str, position: int) -> None:
-        name, path = self.config.name, str(self.config.path)
-
-        def keep(transaction: Transaction) -> None:
-            transaction.execute("DELETE FROM offsets WHERE source = ? AND identity = ?", [name, identity])
-            transaction.insert("offsets", {"source": [name], "file": [path], "identity": [identity], "position": [position]})
-
-        self._store.run(keep)
+        if items:
+            self._put(self.config.kind, items, size, also=note)
+        else:
+            self._store.run(note)
+        known.position, known.tail = position, tail
 
 
 def _place(stat: os.stat_result) -> str:
     return f"{stat.st_dev}:{stat.st_ino}"
 
 
-def _place_of(identity: str) -> str:
-    return identity.rpartition(":")[0]
-
-
-def _identity(path: Path) -> str | None:
-    """Which file stands at the path, or None while its first line is being written. An inode alone does not tell: the next
-    file gets the one of a file that was removed, and a truncated file keeps its own."""
-    with path.open("rb") as file:
-        place, head = _place(os.fstat(file.fileno())), file.read(HEAD_BYTES)
+def _head(file: IO[bytes]) -> int | None:
+    """Hash of the first line, None while that is being written."""
+    file.seek(0)
+    head = file.read(PRINT_BYTES)
     line, end, _ = head.partition(b"\n")
-    return f"{place}:{hash64(line):016x}" if end or len(head) == HEAD_BYTES else None
+    return hash64(line) if end or len(head) == PRINT_BYTES else None
+
+
+def _before(file: IO[bytes], position: int) -> bytes:
+    """What lies before a position; the file then stands there."""
+    start = max(0, position - PRINT_BYTES)
+    file.seek(start)
+    return file.read(position - start)
+
+
+def _hash(data: bytes) -> int:
+    return hash64(data) >> 1  # which a BIGINT can hold
+
+
+def _same(file: IO[bytes], known: _Known) -> bool:
+    """Whether a file begins as it did, and goes on to the offset as it did."""
+    if known.tail == FINISHED or _head(file) != known.head:
+        return False
+    before = _before(file, known.position)
+    return len(before) == min(known.position, PRINT_BYTES) and known.tail in (0, _hash(before))

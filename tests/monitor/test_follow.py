@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from monitor.config import Follow
 from monitor.errors import InboxFull, StoreUnavailable
 from monitor.inbox import Answer, Batch, Inbox
-from monitor.sources.follow import FollowSource
+from monitor.sources.follow import FollowConfig, FollowSource
+from monitor.transaction import Transaction
 from tests.monitor.support import Held, World, append_labels, prediction, sample, wait_for
 
 
 def follow(world: World, path: Path, made: type[FollowSource] = FollowSource, **fields: Any) -> FollowSource:
-    config = Follow.model_validate(
+    config = FollowConfig.model_validate(
         {"type": "follow", "name": "log", "path": path, "kind": "predictions", "model": "houses", **fields}
     )
-    return made(config, world.inbox, world.store, clock=world.clock, metrics=world.metrics)
+    MADE.append(made(config, world.inbox, world.store, clock=world.clock, metrics=world.metrics))
+    return MADE[-1]
+
+
+MADE: list[FollowSource] = []
+
+
+@pytest.fixture(autouse=True)
+def _files_are_closed() -> Iterator[None]:
+    yield
+    while MADE:
+        MADE.pop().stop()
 
 
 def line(record_id: str, **fields: Any) -> str:
@@ -63,21 +78,29 @@ def test_a_restart_goes_on_where_the_last_run_stopped(world: World, path: Path) 
     assert len(world.rows("batches", "")) == 2
 
 
-class Interrupted(FollowSource):
-    """Dies after the commit and before its offset is saved."""
+class Interrupted(Inbox):
+    """Dies in the transaction, with the lines and the offset put down and before the commit."""
 
-    def _move(self, identity: str, position: int) -> None:
-        raise KeyboardInterrupt
+    def put(self, batch: Batch) -> Future[Answer]:
+        def die(transaction: Transaction) -> None:
+            assert batch.also
+            batch.also(transaction)
+            raise KeyError("killed")
+
+        return super().put(dataclasses.replace(batch, also=die))
 
 
-def test_a_kill_between_the_commit_and_the_offset_doubles_nothing(world: World, path: Path) -> None:
+def test_lines_and_offset_are_stored_together_or_not_at_all(world: World, path: Path) -> None:
     add(path, line("a") + line("b"))
-    with pytest.raises(KeyboardInterrupt):
-        follow(world, path, Interrupted).poll()
+    world.inbox = Interrupted(world.config, world.store, clock=world.clock, metrics=world.metrics)
+    with pytest.raises(KeyError, match="killed"):
+        follow(world, path).poll()
+    assert (world.ids("predictions"), world.state("SELECT * FROM offsets")) == ([], [])
     world.restart()
     assert follow(world, path).poll() > 0
     assert world.ids("predictions") == ["a", "b"]
-    assert sample(world.metrics, "modelwatch_ingest_records_duplicate_total", model="houses", kind="predictions") == 2
+    assert sample(world.metrics, "modelwatch_ingest_records_duplicate_total", model="houses", kind="predictions") in (None, 0)
+    assert len(world.state("SELECT * FROM offsets")) == 1
 
 
 def test_a_file_that_became_shorter_is_read_from_its_beginning(world: World, path: Path) -> None:
@@ -178,7 +201,7 @@ def test_a_full_inbox_leaves_the_lines_for_later(make_world: Callable[..., World
     held = Held(world.store)
     waiting = world.store.submit(append_labels(world.store, ["x"]), records=1)
     with pytest.raises(InboxFull):
-        source._put([prediction("a")], 1)
+        source.poll()
     held.release()
     waiting.result(10)
     assert source.poll() > 0
@@ -249,3 +272,159 @@ def test_a_fault_of_ours_does_not_end_the_thread(world: World, path: Path) -> No
         wait_for(lambda: world.ids("predictions") == ["a"], "the line")
     finally:
         source.stop()
+
+
+def test_a_pattern_follows_every_file_that_fits_and_those_that_come_later(world: World, tmp_path: Path) -> None:
+    source = follow(world, tmp_path / "app-*.jsonl")
+    assert source.poll() == 0
+    add(tmp_path / "app-1.jsonl", line("a"))
+    add(tmp_path / "app-2.jsonl", line("b"))
+    add(tmp_path / "other.jsonl", line("x"))
+    source.poll()
+    add(tmp_path / "app-3.jsonl", line("c"))
+    add(tmp_path / "app-1.jsonl", line("d"))
+    while source.poll():
+        pass
+    assert sorted(world.ids("predictions")) == ["a", "b", "c", "d"]
+
+
+def test_two_links_to_one_file_are_one_file(world: World, tmp_path: Path) -> None:
+    add(tmp_path / "file", line("a", prediction=1) + '{"label": 1, "record_id": "b"}\n')
+    (tmp_path / "one.jsonl").symlink_to("file")
+    os.link(tmp_path / "file", tmp_path / "two.jsonl")
+    source = follow(world, tmp_path / "*.jsonl")
+    while source.poll():
+        pass
+    assert sum(row["records"] for row in world.rows("batches", "")) == 2
+
+
+def test_a_link_that_is_turned_to_the_next_file_is_followed_after_the_rest_of_the_last(world: World, tmp_path: Path) -> None:
+    files = [tmp_path / "files" / name for name in ("1", "2")]
+    files[0].parent.mkdir()
+    link = tmp_path / "current.jsonl"
+    add(files[0], line("a"))
+    link.symlink_to(files[0])
+    follow(world, link).poll()
+    add(files[0], line("b"))
+    add(files[1], line("c"))
+    link.unlink()
+    link.symlink_to(files[1])
+    world.restart()
+    source = follow(world, link)
+    source.poll()
+    assert world.ids("predictions") == ["a", "b", "c"]
+    add(files[0], line("d"))
+    source.poll()
+    assert world.ids("predictions") == ["a", "b", "c", "d"]
+
+
+def test_a_file_that_was_moved_away_or_removed_while_it_is_read_is_read_to_its_end(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    source = follow(world, path)
+    add(path, line("a"))
+    source.poll()
+    (tmp_path / "elsewhere").mkdir()
+    with path.open("a") as writer:
+        path.rename(tmp_path / "elsewhere" / "log")
+        add(path, line("c"))
+        writer.write(line("b"))
+        writer.flush()
+        (tmp_path / "elsewhere" / "log").unlink()
+        source.poll()
+    assert world.ids("predictions") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("restarted", (False, True))
+def test_lines_that_only_the_copy_of_a_truncated_file_holds_are_taken_and_the_others_not_again(
+    world: World, path: Path, restarted: bool
+) -> None:
+    source = follow(world, path)
+    add(path, line("a"))
+    source.poll()
+    add(path, line("b"))
+    shutil.copy(path, path.with_suffix(".1"))
+    os.truncate(path, 0)
+    add(path, line("c") + line("d") + line("e"))
+    if restarted:
+        world.restart()
+        source = follow(world, path)
+    source.poll()
+    assert world.ids("predictions") == ["a", "b", "c", "d", "e"]
+    assert sum(row["records"] for row in world.rows("batches", "")) == 5, "none was handed over twice"
+
+
+def test_a_copy_that_fits_the_pattern_is_read_on_and_not_again(world: World, path: Path) -> None:
+    source = follow(world, path.with_suffix(".*"))
+    add(path, line("a"))
+    source.poll()
+    add(path, line("b"))
+    shutil.copy(path, path.with_suffix(".1"))
+    os.truncate(path, 0)
+    add(path, line("c"))
+    while source.poll():
+        pass
+    assert sorted(world.ids("predictions")) == ["a", "b", "c"]
+    assert sum(row["records"] for row in world.rows("batches", "")) == 3
+
+
+def packed(path: Path) -> Path:
+    target = path.with_name(path.name + ".gz")
+    with path.open("rb") as plain, gzip.open(target, "wb") as file:
+        shutil.copyfileobj(plain, file)
+    path.unlink()
+    return target
+
+
+@pytest.mark.parametrize("pattern", ("predictions.jsonl", "predictions.*"))
+def test_a_rotated_file_that_is_compressed_is_not_read_twice(world: World, tmp_path: Path, path: Path, pattern: str) -> None:
+    source = follow(world, tmp_path / pattern)
+    for round_, name in enumerate("abc"):
+        add(path, "".join(line(f"{name}{i}") for i in range(50)))
+        source.poll()
+        packed(path.rename(path.with_suffix(f".{round_}")))
+    add(path, line("d"))
+    while source.poll():
+        pass
+    world.restart()
+    source = follow(world, tmp_path / pattern)
+    while source.poll():
+        pass
+    assert len(world.ids("predictions")) == 151
+    assert sum(row["records"] for row in world.rows("batches", "")) == 151
+
+
+def test_what_was_not_read_before_a_file_was_compressed_is_read_from_the_compressed_one(world: World, path: Path) -> None:
+    add(path, "".join(line(f"a{i}") for i in range(100)))
+    follow(world, path, max_block_bytes=4096).poll()  # and no further, before the daemon goes down
+    taken = len(world.ids("predictions"))
+    assert 0 < taken < 100
+    add(path, line("last").rstrip())  # whose writer was killed
+    packed(path.rename(path.with_suffix(".1")))
+    add(path, line("b"))
+    world.restart()
+    source = follow(world, path, max_block_bytes=4096)
+    while source.poll():
+        pass
+    assert world.ids("predictions") == [*(f"a{i}" for i in range(100)), "last", "b"]
+    assert sum(row["records"] for row in world.rows("batches", "")) == 102
+
+
+def test_a_compressed_file_is_read_when_it_is_whole(world: World, tmp_path: Path) -> None:
+    whole = gzip.compress((line("a") + line("b")).encode())
+    path = tmp_path / "old.jsonl.gz"
+    source = follow(world, tmp_path / "*.gz")
+    path.write_bytes(whole[: len(whole) // 2])
+    source.poll()
+    path.write_bytes(whole)
+    source.poll()
+    source.poll()
+    assert world.ids("predictions") == ["a", "b"]
+
+
+def test_where_a_file_stands_in_a_store_of_version_1_is_still_known(world: World, path: Path) -> None:
+    add(path, line("a") + line("b"))
+    follow(world, path).poll()
+    world.store.run(lambda transaction: transaction.execute("UPDATE offsets SET tail = NULL"))
+    add(path, line("c"))
+    world.restart()
+    assert follow(world, path).poll() == len(line("c"))
