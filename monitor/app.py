@@ -25,6 +25,7 @@ from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
 from monitor.metrics import Metrics
+from monitor.quarantine import Quarantine
 from monitor.references import References
 from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
@@ -88,17 +89,22 @@ class App:
             queue_bytes=config.server.queue_bytes,
         )
         self._closers.append(store.close)
-        self._inbox = Inbox(config, store, clock=clock, metrics=metrics)
+        self._quarantine = Quarantine(store, clock=clock, metrics=metrics)
+        self._inbox = self._quarantine.reading(lambda: Inbox(config, store, clock=clock, metrics=metrics))
         self._references = References(store.root)
-        self._runners = runner.build(
-            config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics
+        self._runners = self._quarantine.reading(
+            lambda: runner.build(
+                config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics
+            )
         )
         self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
         # Only now, with the verdicts back from the store, may a scrape be answered.
         self.registry.register(self.board)
-        self.exposition = Exposition(config.metrics, self.registry, ready=self.not_ready, reload=self.reload)
+        self.exposition = Exposition(
+            config.metrics, self.registry, ready=self.not_ready, reload=self.reload, note=self._quarantine.note
+        )
         self._begin(self.exposition.start, self.exposition.stop)
         self._maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
         self._begin(self._maintenance.start, self._end_maintenance)
@@ -220,6 +226,8 @@ class App:
         while True:
             stopping = self._stop.wait(MAINTENANCE_SECONDS)
             try:
+                if not stopping:
+                    self._quarantine.step()
                 sealed = 0 if stopping else sealer.seal_due()
             except Exception as exc:  # whatever it is: better seen to fail again and again than once and then silence
                 self.metrics.seal_failures.inc()
@@ -232,6 +240,8 @@ class App:
                 except Exception as exc:  # likewise
                     self.metrics.audit_failures.inc()
                     log.warning("audit.duckdb could not be brought up to date", error=exc)
+                    if isinstance(exc, duckdb.Error):
+                        self._quarantine.again()  # it reads something of every segment
             if stopping:
                 return
 

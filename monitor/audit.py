@@ -105,7 +105,8 @@ class Audit:
 
     def _files(self, reader: Reader, sealed: dict[tuple[str, str], int]) -> dict[tuple[str, str], Files]:
         named: dict[tuple[str, str], list[str]] = {}
-        for row in reader.query("SELECT kind, model, file FROM manifest ORDER BY kind, model, first_seq"):
+        whole = "SELECT kind, model, file FROM manifest WHERE quarantined IS NULL ORDER BY kind, model, first_seq"
+        for row in reader.query(whole):
             named.setdefault((row["kind"], row["model"]), []).append(row["file"])
         tails = {k: [str(p.relative_to(self._store.root)) for _, p in tail] for k, tail in self._tail.items()}
         return {

@@ -24,7 +24,8 @@ STOP_SECONDS = 0.1
 class Exposition:
     """Serves from `start` to `stop`.
 
-    `ready` gives None, or why records are not taken. `reload` gives None, or why the old config stays.
+    `ready` gives None, or why records are not taken. `reload` gives None, or why the old config stays. `note` gives what an
+    operator should know although records are taken.
 
     Raises:
         OSError: the address cannot be bound.
@@ -37,6 +38,7 @@ class Exposition:
         *,
         ready: Callable[[], str | None],
         reload: Callable[[], str | None],
+        note: Callable[[], str | None] = lambda: None,
     ) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = SLOW_CLIENT_SECONDS
@@ -52,7 +54,7 @@ class Exposition:
                     self._answer(200, b"healthy\n")
                 elif path == "/-/ready":
                     reason = ready()
-                    self._answer(503 if reason else 200, f"{reason or 'ready'}\n".encode())
+                    self._answer(503 if reason else 200, f"{reason or '; '.join(filter(None, ('ready', note())))}\n".encode())
                 else:
                     self._answer(404, b"there are /metrics, /-/healthy, /-/ready and, by POST, /-/reload\n")
 

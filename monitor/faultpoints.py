@@ -21,6 +21,7 @@ POINTS: dict[str, str] = {
     "seal.folder_synced": "so has its folder on disk; the manifest does not know it",
     "seal.manifest": "manifest row and deletion of the hot rows are in the transaction",
     "seal.committed": "the manifest names the segment",
+    "quarantine.marked": "the manifest says that a segment is damaged, which still lies in its place",
     "audit.tail_written": "a tail file is written and has no name yet",
     "audit.written": "the new audit.duckdb is written beside the old one",
     "audit.synced": "it is synced, and the old one still stands",

@@ -45,8 +45,8 @@ class Reader:
         """SQL of a subquery with all rows of one log. The bounds only leave out segments that cannot hold matching rows:
         the caller's WHERE decides on rows."""
         files = self.query(
-            "SELECT file, first_seq, last_seq FROM manifest WHERE kind = ? AND model = ? AND last_seq > ? "
-            "AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) AND (? IS NULL OR max_received >= ?) "
+            "SELECT file, first_seq, last_seq FROM manifest WHERE kind = ? AND model = ? AND quarantined IS NULL "
+            "AND last_seq > ? AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) AND (? IS NULL OR max_received >= ?) "
             "ORDER BY first_seq",
             [kind, model, after_seq, since, since, until, until, received_since, received_since],
         )

@@ -586,8 +586,9 @@ without `due_at` it is passages whose generation has not come or whose trace has
 `entry` counts up, so that what comes while a trace is being settled stays. `seen` is what is no longer new in a model's
 traffic. `check_slots` waits to be read, not before `not_before` where
 only its reference has changed. `manifest` names the segments there are; a row moves to `manifest_history` when compaction
-replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day; `quarantined` says what is wrong with a segment that nobody may read. `drops` is the files of folders:
-rows taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
+replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day; `quarantined` says what is wrong
+with a segment that nobody reads for that. `drops` is the files of folders: rows
+taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
 the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round."""
 
 

@@ -110,8 +110,12 @@ def recover(root: Path, reader: Reader) -> None:
         StoreError: a segment that the manifest names is gone.
     """
     keep: set[Path] = set()
-    for row in reader.query("SELECT kind, file FROM manifest ORDER BY file"):
+    for row in reader.query("SELECT kind, file, quarantined IS NOT NULL AS aside FROM manifest ORDER BY file"):
         segment = root / row["file"]
+        if row["aside"]:
+            keep.add(segment)  # perhaps a copy that somebody brought back
+            keep |= {root / index_file(row["file"], s) for s in indexes(row["kind"])}
+            continue
         for path in (segment, *(root / index_file(row["file"], s) for s in indexes(row["kind"]))):
             if not path.exists():
                 if path.suffix in (".parquet", ".keys"):

@@ -1,0 +1,148 @@
+"""Damaged segments: found, set aside, told of, and taken back once they are whole; everything else goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from monitor import faultpoints
+from monitor.quarantine import FOLDER, ROUND_SECONDS, Quarantine
+from tests.monitor.support import World, prediction, sample
+
+Damage = Callable[[Path], object]
+
+
+def flip(path: Path) -> None:
+    """One bit, in the data and not in the footer."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0x10
+    path.write_bytes(content)
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGES: dict[str, Damage] = {"a flipped bit": flip, "a torn end": tear, "gone": Path.unlink}
+
+
+@pytest.fixture
+def sealed(world: World) -> World:
+    """Two segments of predictions, and one hot row."""
+    for name in ("a", "b"):
+        world.send("predictions", prediction(name))
+        world.seal()
+    world.send("predictions", prediction("c"))
+    return world
+
+
+def look(world: World) -> int:
+    return Quarantine(world.store, clock=world.clock, metrics=world.metrics).look()
+
+
+def first_segment(world: World) -> Path:
+    file: str = world.state("SELECT file FROM manifest WHERE kind = 'predictions' ORDER BY first_seq")[0]["file"]
+    return world.store.root / file
+
+
+def test_what_is_whole_stays_where_it_is(sealed: World) -> None:
+    assert look(sealed) == 0
+    assert sealed.ids("predictions") == ["a", "b", "c"]
+    assert sample(sealed.metrics, "modelwatch_store_quarantined_segments") == 0
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_segment_is_set_aside_and_the_rest_is_read_on(
+    sealed: World, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    segment = first_segment(sealed)
+    DAMAGES[damage](segment)
+    assert look(sealed) == 1
+    assert sealed.ids("predictions") == ["b", "c"]
+    assert not segment.exists()
+    assert (sealed.store.root / FOLDER / segment.relative_to(sealed.store.root)).exists() == (damage != "gone")
+    assert sample(sealed.metrics, "modelwatch_store_quarantined_segments") == 1
+    assert str(segment.relative_to(sealed.store.root)) in caplog.text
+    assert "put a whole copy of it back" in caplog.text
+    sealed.audit.refresh()
+    with duckdb.connect(str(sealed.store.root / "audit.duckdb"), read_only=True) as auditor:
+        auditor.execute(f"SET file_search_path = '{sealed.store.root}'")
+        assert auditor.execute("SELECT record_id FROM predictions ORDER BY seq").fetchall() == [("b",), ("c",)]
+
+
+def test_what_was_in_it_is_not_stored_again_and_what_is_new_goes_on_counting(sealed: World) -> None:
+    flip(first_segment(sealed))
+    look(sealed)
+    for _ in range(2):
+        answer = sealed.send("predictions", prediction("a"), prediction("b"))
+        assert (answer.accepted, answer.duplicates) == (0, 2)
+        sealed.seal()
+        sealed.restart()
+    sealed.send("predictions", prediction("d"))
+    assert [(r["record_id"], r["seq"]) for r in sealed.rows("predictions")] == [("b", 2), ("c", 3), ("d", 4)]
+
+
+def test_a_whole_copy_in_its_place_is_taken_back(sealed: World) -> None:
+    segment = first_segment(sealed)
+    whole = segment.read_bytes()
+    flip(segment)
+    look(sealed)
+    sealed.restart()
+    segment.write_bytes(whole)
+    assert look(sealed) == 0
+    assert sealed.ids("predictions") == ["a", "b", "c"]
+    assert sample(sealed.metrics, "modelwatch_store_quarantined_segments") == 0
+
+
+def test_a_copy_that_is_damaged_as_well_goes_the_same_way(sealed: World) -> None:
+    segment = first_segment(sealed)
+    flip(segment)
+    look(sealed)
+    tear(sealed.store.root / FOLDER / segment.relative_to(sealed.store.root))
+    segment.write_bytes(b"PAR1 and not much more")
+    assert look(sealed) == 0, "nothing that was read before"
+    assert not segment.exists()
+    assert sealed.ids("predictions") == ["b", "c"]
+
+
+class Killed(BaseException):
+    """Nothing after it happens."""
+
+
+def test_a_kill_between_the_mark_and_the_move_is_made_good(sealed: World) -> None:
+    def die(name: str) -> None:
+        if name == "quarantine.marked":
+            raise Killed
+
+    segment = first_segment(sealed)
+    flip(segment)
+    faultpoints.arm(die)
+    try:
+        with pytest.raises(Killed):
+            look(sealed)
+    finally:
+        faultpoints.arm(None)
+    sealed.restart()
+    assert sealed.ids("predictions") == ["b", "c"]
+    look(sealed)
+    assert not segment.exists()
+
+
+def test_something_that_cannot_be_read_is_tried_again_without_what_is_damaged(sealed: World) -> None:
+    tear(first_segment(sealed))
+    quarantine = Quarantine(sealed.store, clock=sealed.clock, metrics=sealed.metrics)
+    assert quarantine.reading(lambda: sealed.ids("predictions")) == ["b", "c"]
+    with pytest.raises(duckdb.Error):
+        quarantine.reading(lambda: sealed.state("SELECT nonsense"))
+
+
+def test_segments_are_looked_at_once_a_day(sealed: World) -> None:
+    quarantine = Quarantine(sealed.store, clock=sealed.clock, metrics=sealed.metrics)
+    assert quarantine.step() == 0
+    assert quarantine.step() is None
+    flip(first_segment(sealed))
+    sealed.clock.move(ROUND_SECONDS)
+    assert quarantine.step() == 1
