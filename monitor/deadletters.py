@@ -41,7 +41,7 @@ def set_aside(
 ) -> None:
     """`source`: one for each reject, or one for all. `model`: what stands in for those that name none."""
     payloads = [encode(r.payload) for r in rejects]
-    sizes = [len(text.encode()) for _, text in payloads]
+    sizes = [0 if text is None else len(text.encode()) for _, text in payloads]
     transaction.append(
         "deadletters",
         "",
@@ -53,7 +53,7 @@ def set_aside(
             "record_id": [r.record_id and clean(r.record_id) for r in rejects],
             "record_index": [r.index for r in rejects],
             "monitored_model": [_model(r.payload, model) for r in rejects],
-            "payload": [_cut(text) if size > MAX_PAYLOAD else text for (_, text), size in zip(payloads, sizes, strict=True)],
+            "payload": [_cut(text) if text and size > MAX_PAYLOAD else text for (_, text), size in zip(payloads, sizes, strict=True)],
             "payload_encoding": [encoding for encoding, _ in payloads],
             "payload_bytes": [r.size or size for r, size in zip(rejects, sizes, strict=True)],
             "batch_id": batch_id,
@@ -62,8 +62,10 @@ def set_aside(
     )
 
 
-def encode(payload: Any) -> tuple[str, str]:
+def encode(payload: Any) -> tuple[str | None, str | None]:
     """Encoding and text: `json` of a record (spans as JSON of their fields), else `text` or `base64` of what came."""
+    if payload is None:
+        return None, None
     if isinstance(payload, bytes):
         try:
             return "text", payload.decode()

@@ -8,8 +8,9 @@ ModelwatchError
 │   └── StoreUnavailable   nothing was stored for now; trying again later can help
 ├── InboxFull          the queue is at its limit; trying again soon will help
 ├── BodyRejected       a whole body cannot be taken; carries the HTTP status
-└── ChildFailed        a helper process died or did not answer in time; it is being restarted
-    └── ChildAway      it had died before it was asked: no fault of what it would have worked on
+├── ChildFailed        a helper process died or did not answer in time; it is being restarted
+│   └── ChildAway      it had died before it was asked: no fault of what it would have worked on
+└── Undone             raised inside a transaction by who wants nothing of it to stand: a dry run, or somebody was first
 """
 
 from __future__ import annotations
@@ -71,3 +72,7 @@ class ChildFailed(ModelwatchError):
 
 class ChildAway(ChildFailed):
     """A helper process is being restarted and was not asked. Whoever can wait should."""
+
+
+class Undone(ModelwatchError):
+    """Raised by a job of the store that is not to stand. It is rolled back, and that is no failure."""

@@ -109,6 +109,9 @@ class Metrics:
             "modelwatch_ingest_last_success_timestamp_seconds", "When a record was last stored", ("model", "kind")
         )
         self.deadletters = self._gauge("modelwatch_deadletter_records", "Records in the dead letter", ("reason",))
+        self.resolved = self._counter(
+            "modelwatch_deadletter_resolved_total", "Records replayed from the dead letter or dropped", ("action", "reason")
+        )
         # store
         self.commits = self._counter("modelwatch_store_commits_total", "Group commits")
         self.commit_failures = self._counter("modelwatch_store_commit_failures_total", "Failed commits", ("reason",))

@@ -339,6 +339,7 @@ def _append(
                 "reason": "scoring_failed",
                 "message": [f"{s.reason}: {s.detail.get('error', '')}" for _, s in failed],
                 "record_id": [r["record_id"] for r, _ in failed],
+                "monitored_model": model,
                 "received_at": now,
             },
         )

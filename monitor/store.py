@@ -18,7 +18,7 @@ import duckdb
 from monitor import hotfile, log, segments
 from monitor.clock import Clock
 from monitor.config import StoreConfig
-from monitor.errors import InboxFull, StoreError, StoreUnavailable
+from monitor.errors import InboxFull, StoreError, StoreUnavailable, Undone
 from monitor.faultpoints import point
 from monitor.keys import NOWHERE, HashFile, KeyFile, KeyIndex, PlaceIndex, Places
 from monitor.metrics import Metrics
@@ -270,7 +270,8 @@ class Store:
                 for job in jobs:
                     self._commit([job])
                 return
-            self._metrics.commit_failures.labels("io" if isinstance(exc, duckdb.IOException) else "job").inc()
+            if not isinstance(exc, Undone):
+                self._metrics.commit_failures.labels("io" if isinstance(exc, duckdb.IOException) else "job").inc()
             if isinstance(exc, duckdb.IOException):
                 exc = StoreUnavailable(f"the store could not write: {exc}")
             self._fail(jobs, exc)
