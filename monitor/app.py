@@ -25,7 +25,10 @@ from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
 from monitor.metrics import Metrics
+from monitor.otlpgrpc import OtlpGrpcServer
+from monitor.otlphttp import OtlpHttpServer
 from monitor.quarantine import Quarantine
+from monitor.receiving import Budget
 from monitor.references import References
 from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
@@ -35,7 +38,7 @@ from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store
 
-FIXED = ("store", "server", "metrics", "encoder")  # what only a restart can change
+FIXED = ("store", "server", "otlp", "metrics", "encoder")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
 
 
@@ -115,13 +118,30 @@ class App:
         self._sources: dict[str, Source] = {}
         self._closers.append(lambda: self._run_sources(()))
         self._run_sources(config.sources)
-        self.push = PushServer(config.server, self._inbox, tokens=Tokens(config.server.tokens_file), clock=clock, metrics=metrics)
-        self._begin(self.push.start, self.push.stop)
+        self._receive()
         metrics.reload_ok.set(1)
         metrics.reload_time.set(clock.now().timestamp())
         metrics.ready.set(1)
         self._ready = True
-        log.info("ready", api=self.push.address, metrics=self.exposition.address, store=store.root)
+        otlp = {one.transport: one.address for one in self.receivers if one is not self.push}
+        log.info("ready", api=self.push.address, metrics=self.exposition.address, store=store.root, **otlp)
+
+    def _receive(self) -> None:
+        config, inbox, clock, metrics = self.config, self._inbox, self._clock, self.metrics
+        tokens, budget = Tokens(config.server.tokens_file), Budget(config.server.bodies_bytes)
+        self.push = PushServer(config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics)
+        self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
+        if (http := config.otlp.http) is not None:
+            self.receivers.append(OtlpHttpServer(http, config, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics))
+        if (grpc := config.otlp.grpc) is not None:
+            self.receivers.append(OtlpGrpcServer(grpc, config, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics))
+        for receiver in self.receivers:
+            self._begin(receiver.start, receiver.stop)
+        self._closers.append(self._refuse)  # all of them, before the first is waited for
+
+    def _refuse(self) -> None:
+        for receiver in self.receivers:
+            receiver.refuse()
 
     def stop(self) -> None:
         """Refuse what is new, commit what is in hand, let go of everything. Safe to call twice."""
@@ -160,7 +180,8 @@ class App:
                 self.metrics.reload_ok.set(0)
                 log.error("reload failed; correct the config and reload again", exc)
                 return f"{type(exc).__name__}: {exc}; checks that had changed are stopped until the next reload"
-            self.push.tokens = tokens
+            for receiver in self.receivers:
+                receiver.tokens = tokens
             self.metrics.reload_ok.set(1)
             self.metrics.reload_time.set(self._clock.now().timestamp())
             log.info("reloaded", checks=len(config.checks), models=len(config.models))

@@ -112,9 +112,11 @@ class Server(Listener):
     queue_records: int = Field(50_000, ge=1)
     queue_bytes: int = Field(256 * 2**20, ge=1024)
 
+    bodies_bytes: int = Field(128 * 2**20, ge=1024)
+    read_timeout_seconds: Seconds = 30
     @model_validator(mode="after")
     def _guarded(self) -> Server:
-        if self.public and not self.insecure and (self.tls is None or self.tokens_file is None):
+        if unguarded(self, self.tokens_file):
             raise ValueError(
                 f"{self.listen} is reachable from outside without tls and tokens_file; "
                 "set both, listen on 127.0.0.1, or say insecure: true"
@@ -123,6 +125,38 @@ class Server(Listener):
 
 
 class Metrics(Listener):
+def unguarded(listener: Listener, tokens_file: Path | None) -> bool:
+    return listener.public and not listener.insecure and (listener.tls is None or tokens_file is None)
+
+
+class OtlpHttp(Listener):
+    listen: str = Field("127.0.0.1:4318", pattern=r"^.+:\d{1,5}$")
+
+
+class OtlpGrpc(Listener):
+    listen: str = Field("127.0.0.1:4317", pattern=r"^.+:\d{1,5}$")
+
+
+def _off(raw: Any) -> Any:
+    """YAML reads `off` as false."""
+    return None if raw is False else raw
+
+
+class Otlp(Section):
+    """Spans and log records. Its listeners take the tokens of `server.tokens_file`."""
+
+    http: Annotated[OtlpHttp | None, BeforeValidator(_off)] = OtlpHttp()
+    grpc: Annotated[OtlpGrpc | None, BeforeValidator(_off)] = OtlpGrpc()
+    max_body_bytes: int = Field(20 * 2**20, ge=1024)
+    default_model: Name | None = Field(None, description="for spans that name no monitored model")
+
+    @property
+    def listeners(self) -> dict[str, Listener]:
+        """Those that are on, by key."""
+        found = {"otlp.http": self.http, "otlp.grpc": self.grpc}
+        return {name: one for name, one in found.items() if one is not None}
+
+
     listen: str = Field("127.0.0.1:9711", pattern=r"^.+:\d{1,5}$")
     max_series: int = Field(1000, ge=10, description="label sets per metric; what is beyond is counted, not exported")
     top_features: int = Field(20, ge=0)
@@ -342,3 +376,18 @@ class Config(Section):
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
+    otlp: Otlp = Otlp()
+    @model_validator(mode="after")
+    def _otlp_guarded(self) -> Config:
+        wrong = [
+            f"{name}.listen: {listener.listen} is reachable from outside without {name}.tls and server.tokens_file; "
+            "set both, listen on 127.0.0.1, or say insecure: true"
+            for name, listener in self.otlp.listeners.items()
+            if unguarded(listener, self.server.tokens_file)
+        ]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+        if self.otlp.default_model is not None:
+            places.append(("otlp.default_model", self.otlp.default_model))

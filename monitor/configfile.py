@@ -85,7 +85,8 @@ def _problems(file: Path, error: ValidationError, references: Mapping[str, str])
 def _missing(config: Config) -> Iterator[tuple[str, Path]]:
     """Files that have to be there before anything starts, and are not."""
     files = [("server.tokens_file", config.server.tokens_file), ("encoder.path", config.encoder.path)]
-    for name, listener in (("server", config.server), ("metrics", config.metrics)):
+    listeners: dict[str, Listener] = {"server": config.server, "metrics": config.metrics, **config.otlp.listeners}
+    for name, listener in listeners.items():
         if listener.tls:
             files += [(f"{name}.tls.cert_file", listener.tls.cert_file), (f"{name}.tls.key_file", listener.tls.key_file)]
     files += [(f"checks.{i}.reference.file", c.reference.file) for i, c in enumerate(config.checks) if c.reference]
@@ -105,6 +106,12 @@ def _anchored(config: Config, folder: Path) -> Config:
             "store": config.store.model_copy(update={"path": at(config.store.path)}),
             "server": config.server.model_copy(update={"tokens_file": at(config.server.tokens_file), "tls": tls(config.server)}),
             "metrics": config.metrics.model_copy(update={"tls": tls(config.metrics)}),
+            "otlp": config.otlp.model_copy(
+                update={
+                    name.removeprefix("otlp."): listener.model_copy(update={"tls": tls(listener)})
+                    for name, listener in config.otlp.listeners.items()
+                }
+            ),
             "encoder": config.encoder.model_copy(update={"path": at(config.encoder.path)}),
             "sources": tuple(s.anchored(folder) for s in config.sources),
             "checks": tuple(

@@ -100,6 +100,9 @@ class Metrics:
         self.duplicates = self._counter(
             "modelwatch_ingest_records_duplicate_total", "Records that were stored already", ("model", "kind")
         )
+        self.discarded = self._counter(
+            "modelwatch_ingest_requests_discarded_total", "OTLP metrics exports, answered and thrown away", ("transport",)
+        )
         self.request_duration = self._histogram(
             "modelwatch_ingest_request_duration_seconds", "Time to the durable answer", ("transport",), LATENCY
         )
@@ -168,6 +171,29 @@ class Metrics:
     def forget(self, **labels: str) -> None:
         for family in self.families:
             family.forget(**labels)
+        # LLM traffic, as traces settle
+        llm = ("model", "llm_model")
+        self.llm_requests = self._counter("modelwatch_llm_requests_total", "Requests to an LLM, however often tried", llm)
+        self.llm_errors = self._counter("modelwatch_llm_errors_total", "Requests whose last attempt failed", llm)
+        self.llm_retries = self._counter("modelwatch_llm_retries_total", "Attempts after the first", llm)
+        self.llm_input = self._counter("modelwatch_llm_input_tokens_total", "Tokens in, cached ones included", llm)
+        self.llm_output = self._counter("modelwatch_llm_output_tokens_total", "Tokens out, reasoning included", llm)
+        self.llm_cache_read = self._counter("modelwatch_llm_cache_read_tokens_total", "Tokens in that came from a cache", llm)
+        self.llm_cache_write = self._counter("modelwatch_llm_cache_write_tokens_total", "Tokens in that went to a cache", llm)
+        self.llm_reasoning = self._counter("modelwatch_llm_reasoning_tokens_total", "Tokens out that were reasoning", llm)
+        self.llm_cost = self._counter("modelwatch_llm_cost_usd_total", "Cost, reported or from the price table", llm)
+        self.llm_unpriced = self._counter("modelwatch_llm_unpriced_total", "Calls with tokens and without a cost", llm)
+        self.llm_duration = self._histogram("modelwatch_llm_duration_seconds", "Time of a call to an LLM", llm, LATENCY)
+        self.llm_first_token = self._histogram(
+            "modelwatch_llm_time_to_first_token_seconds", "Time to the first token of an answer", llm, LATENCY
+        )
+        self.changes = self._counter("modelwatch_changes_total", "New versions, LLMs, prompts seen in traffic", ("model", "what"))
+        self.traces_settled = self._counter("modelwatch_traces_settled_total", "Traces settled, the late ones again", ("model",))
+        self.traces_failed = self._counter("modelwatch_traces_failed_total", "Traces that could not be settled", ("model",))
+        self.logs_ignored = self._counter(
+            "modelwatch_ingest_logs_ignored_total", "Log records taken that hold nothing to keep", ("transport",)
+        )
+
 
     def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Any:
         return self._family(Counter, name, about, tuple(labels))

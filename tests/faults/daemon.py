@@ -43,6 +43,7 @@ class Daemon:
             "store": {"path": "store", "tail_seconds": "1s", "seal_seconds": "1s", **sections.get("store", {})},
             "server": {"listen": self.push, **sections.get("server", {})},
             "metrics": {"listen": self.metrics},
+            "otlp": {"http": {"listen": f"{HOST}:0"}, "grpc": {"listen": f"{HOST}:0"}, **sections.get("otlp", {})},
         }
         self.config.write_text(yaml.safe_dump(self.settings))
         self.process = self._process()

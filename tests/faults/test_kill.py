@@ -184,7 +184,7 @@ def run(
     ports, _ = ANY.free()
     file, store = folder / "modelwatch.yaml", folder / "store"
     addresses = {"server": {"listen": f"{HOST}:{ports.push}"}, "metrics": {"listen": f"{HOST}:{ports.metrics}"}}
-    file.write_text(yaml.safe_dump({**config, **addresses}))
+    file.write_text(yaml.safe_dump({**config, "otlp": {"http": False, "grpc": False}, **addresses}))
 
     def scored() -> float:
         assert go_by_scores

@@ -18,7 +18,7 @@ def test_signals_that_come_all_at_once_do_not_keep_it_from_stopping(tmp_path: Pa
     ports, _ = ANY.free()
     config = tmp_path / "modelwatch.yaml"
     listen = {"server": {"listen": f"{HOST}:{ports.push}"}, "metrics": {"listen": f"{HOST}:{ports.metrics}"}}
-    config.write_text(yaml.safe_dump({"store": {"path": "store"}, **listen}))
+    config.write_text(yaml.safe_dump({"store": {"path": "store"}, "otlp": {"http": False, "grpc": False}, **listen}))
     process = daemon(config)
     process.start()
     try:

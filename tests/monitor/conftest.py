@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from monitor.auth import Tokens
 from monitor.config import Tls
 from monitor.metrics import Metrics
+from monitor.receiving import Budget
 from monitor.server import PushServer
 from tests.monitor.support import Door, FakeClock, World
 
@@ -64,7 +65,11 @@ def doors() -> Iterator[Callable[..., Door]]:
     with contextlib.ExitStack() as stack:
 
         def make(world: World, tokens: Path | None = None) -> Door:
-            server = PushServer(world.config.server, world.inbox, tokens=Tokens(tokens), clock=world.clock, metrics=world.metrics)
+            config = world.config.server
+            budget = Budget(config.bodies_bytes)
+            server = PushServer(
+                config, world.inbox, tokens=Tokens(tokens), budget=budget, clock=world.clock, metrics=world.metrics
+            )
             server.start()
             stack.callback(server.stop)
             client = stack.enter_context(httpx.Client(base_url=f"http://{server.address}", timeout=30))

@@ -38,6 +38,7 @@ def write(folder: Path, **sections: Any) -> Path:
     given = {
         "store": {"path": "store", "min_free_bytes": 0, "tail_seconds": 1},
         "server": NOWHERE,
+        "otlp": {"http": NOWHERE, "grpc": NOWHERE},
         "metrics": NOWHERE,
         "scoring": {"settle_seconds": 0, "attempts": 1},
         "models": list(MODELS),

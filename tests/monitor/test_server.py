@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import socket
 import ssl
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ import pytest
 
 from monitor.auth import Tokens
 from monitor.config import Tls
+from monitor.receiving import Budget
 from monitor.server import PushServer
 from tests.monitor.support import (
     NOON,
@@ -218,7 +221,7 @@ def test_a_body_of_20_mb_is_taken_and_one_byte_more_than_the_limit_is_not(long_d
     assert {row["n"] for row in stored} == {1_000_000}
     refused = long_door.post("generations", padded + b" ")
     assert (refused.status_code, refused.json()["error"]) == (413, "too_large")
-    assert "server.max_body_bytes is 20971520" in refused.json()["message"]
+    assert "max_body_bytes is 20971520" in refused.json()["message"]
 
 
 def test_a_body_of_unknown_length_is_cut_off_at_the_limit(make_door: Callable[..., Door]) -> None:
@@ -227,9 +230,23 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(make_door: Callable[..
     assert (response.status_code, response.json()["error"]) == (413, "too_large")
 
 
-def test_a_compressed_body_is_refused_by_name(long_door: Door) -> None:
-    response = long_door.post("predictions", GOOD, Content_Encoding="gzip")
+@pytest.mark.parametrize(("encoding", "compress"), (("gzip", gzip.compress), ("deflate", zlib.compress)))
+def test_a_compressed_body_is_inflated(long_door: Door, encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    body = orjson.dumps([prediction(f"in {encoding}")])
+    assert long_door.post("predictions", compress(body), Content_Encoding=encoding).json()["accepted"] == 1
+    assert long_door.world.ids("predictions")[-1] == f"in {encoding}"
+
+
+def test_a_body_in_an_unknown_encoding_is_refused_by_name(long_door: Door) -> None:
+    response = long_door.post("predictions", GOOD, Content_Encoding="br")
     assert (response.status_code, response.json()["error"]) == (415, "bad_encoding")
+
+
+def test_a_small_body_that_inflates_beyond_the_limit_is_refused(long_door: Door) -> None:
+    bomb = gzip.compress(b" " * (200 * 2**20), 9)
+    assert len(bomb) < 210_000
+    response = long_door.post("predictions", bomb, Content_Encoding="gzip")
+    assert (response.status_code, response.json()["error"]) == (413, "too_large")
 
 
 def test_a_text_of_a_megabyte_is_stored_as_it_came(long_door: Door) -> None:
@@ -443,7 +460,9 @@ def test_an_unknown_path_or_method_is_no_fault_of_the_server(long_door: Door) ->
 def test_an_address_that_is_taken_is_an_error_that_names_it(door: Door) -> None:
     host, port = door.server.address.split(":")
     config = door.world.config.server.model_copy(update={"listen": f"{host}:{port}"})
-    second = PushServer(config, door.world.inbox, tokens=Tokens(None), clock=door.world.clock, metrics=door.world.metrics)
+    second = PushServer(
+        config, door.world.inbox, tokens=Tokens(None), budget=Budget(1), clock=door.world.clock, metrics=door.world.metrics
+    )
     with pytest.raises(OSError, match=port):
         second.start()
 
