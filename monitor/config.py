@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SecretStr,
     SerializeAsAny,
     ValidationError,
     ValidationInfo,
@@ -111,9 +112,9 @@ class Server(Listener):
     max_text_bytes: int = Field(2 * 2**20, ge=1024)
     queue_records: int = Field(50_000, ge=1)
     queue_bytes: int = Field(256 * 2**20, ge=1024)
-
     bodies_bytes: int = Field(128 * 2**20, ge=1024)
     read_timeout_seconds: Seconds = 30
+
     @model_validator(mode="after")
     def _guarded(self) -> Server:
         if unguarded(self, self.tokens_file):
@@ -124,7 +125,6 @@ class Server(Listener):
         return self
 
 
-class Metrics(Listener):
 def unguarded(listener: Listener, tokens_file: Path | None) -> bool:
     return listener.public and not listener.insecure and (listener.tls is None or tokens_file is None)
 
@@ -157,6 +157,7 @@ class Otlp(Section):
         return {name: one for name, one in found.items() if one is not None}
 
 
+class Metrics(Listener):
     listen: str = Field("127.0.0.1:9711", pattern=r"^.+:\d{1,5}$")
     max_series: int = Field(1000, ge=10, description="label sets per metric; what is beyond is counted, not exported")
     top_features: int = Field(20, ge=0)
@@ -176,6 +177,7 @@ class StoreConfig(Section):
     seal_rows: int = Field(50_000, ge=100)
     tail_seconds: Seconds = 15
     min_free_bytes: int = Field(512 * 2**20, ge=0)
+    checkpoint_bytes: int = Field(64 * 2**20, ge=2**16)
 
 
 class EncoderConfig(Section):
@@ -191,11 +193,35 @@ class Scoring(Section):
     nice: int = Field(19, ge=0, le=19)
 
 
+MaskKind = Literal["email", "phone", "card", "iban", "ssn", "ip", "key", "name"]
+MaskAction = Literal["keep", "mask", "hash", "drop"]
+FieldPath = Annotated[str, Field(pattern=r"^[^\s]+$", max_length=256)]
+
+
+class MaskingOverride(Section):
+    """What a model has of its own; what is left out is as for all."""
+
+    kinds: tuple[MaskKind, ...] | None = None
+    fields: dict[FieldPath, MaskAction] = Field({}, description="added to those for all; for the same path these count")
+    content: Literal["keep", "none"] | None = None
+
+
+class MaskingConfig(Section):
+    """What becomes of personal data and secrets before anything is stored."""
+
+    kinds: tuple[MaskKind, ...] = ("email", "phone", "card", "iban", "ssn", "key")
+    fields: dict[FieldPath, MaskAction] = Field({}, description="path with * for anything; the one with the most letters wins")
+    content: Literal["keep", "none"] = "keep"
+    hash_key: SecretStr | None = Field(None, min_length=16, description="for the action hash; as ${env:NAME} or ${file:PATH}")
+
+
 class ModelConfig(Section):
     name: Name
     task: Literal["regression", "binary", "llm"]
     features: dict[str, ColumnKind] | None = Field(None, description="default: inferred from what comes")
     max_features: int = Field(500, ge=1)
+    masking: MaskingOverride | None = None
+    match: dict[str, str] = Field({}, description="attributes of spans and of their resource, by which they are this model's")
 
     @field_validator("features")
     @classmethod
@@ -205,6 +231,12 @@ class ModelConfig(Section):
                 raise ValueError(f"{name!r} cannot be a column; a feature's name is 1 to {MAX_FEATURE_NAME} printable characters")
         _differ_in_more_than_case(value or ())
         return value
+
+    @model_validator(mode="after")
+    def _spans_are_of_llms(self) -> ModelConfig:
+        if self.match and self.task != "llm":
+            raise ValueError(f"match belongs to models of task llm; {self.name} has task {self.task}")
+        return self
 
 
 class Reference(Section):
@@ -345,9 +377,11 @@ class SourceConfig(Section):
 class Config(Section):
     store: StoreConfig = StoreConfig()
     server: Server = Server()
+    otlp: Otlp = Otlp()
     metrics: Metrics = Metrics()
     encoder: EncoderConfig = EncoderConfig()
     scoring: Scoring = Scoring()
+    masking: MaskingConfig = MaskingConfig()
     models: tuple[ModelConfig, ...] = ()
     checks: tuple[Check, ...] = ()
     sources: tuple[SourceConfig, ...] = ()
@@ -360,24 +394,6 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
-    def _models_exist(self) -> Config:
-        models = {m.name: m for m in self.models}
-        wrong = []
-        places = [(f"checks.{i}.model", c.model) for i, c in enumerate(self.checks)]
-        places += [(f"sources.{i}.{key}", name) for i, s in enumerate(self.sources) for key, name in s.models()]
-        for place, name in places:
-            if name not in models:
-                wrong.append(f"{place}: no model {name!r}; there are {', '.join(models) or 'none'}")
-        for i, check in enumerate(self.checks):
-            model = models.get(check.model)
-            if model and registry.is_row(registry.load(check.detector)) != (model.task == "llm"):
-                reads = "predictions" if model.task == "llm" else "answers"
-                wrong.append(f"checks.{i}.detector: {check.detector} reads {reads}, but {model.name} has task {model.task}")
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return self
-    otlp: Otlp = Otlp()
-    @model_validator(mode="after")
     def _otlp_guarded(self) -> Config:
         wrong = [
             f"{name}.listen: {listener.listen} is reachable from outside without {name}.tls and server.tokens_file; "
@@ -389,5 +405,31 @@ class Config(Section):
             raise ValueError("\n".join(wrong))
         return self
 
+    @model_validator(mode="after")
+    def _models_exist(self) -> Config:
+        models = {m.name: m for m in self.models}
+        wrong = []
+        if self.masking.hash_key is None:
+            rules = [("masking", self.masking.fields)]
+            rules += [(f"models.{i}.masking", m.masking.fields) for i, m in enumerate(self.models) if m.masking]
+            wrong += [
+                f"{place}.fields.{path}: hash needs a key; set masking.hash_key to ${{env:NAME}} or ${{file:PATH}}"
+                for place, fields in rules
+                for path, action in fields.items()
+                if action == "hash"
+            ]
+        places = [(f"checks.{i}.model", c.model) for i, c in enumerate(self.checks)]
+        places += [(f"sources.{i}.{key}", name) for i, s in enumerate(self.sources) for key, name in s.models()]
         if self.otlp.default_model is not None:
             places.append(("otlp.default_model", self.otlp.default_model))
+        for place, name in places:
+            if name not in models:
+                wrong.append(f"{place}: no model {name!r}; there are {', '.join(models) or 'none'}")
+        for i, check in enumerate(self.checks):
+            model = models.get(check.model)
+            if model and registry.is_row(registry.load(check.detector)) != (model.task == "llm"):
+                reads = "predictions" if model.task == "llm" else "answers"
+                wrong.append(f"checks.{i}.detector: {check.detector} reads {reads}, but {model.name} has task {model.task}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self

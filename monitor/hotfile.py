@@ -36,11 +36,22 @@ def connect(root: Path, config: StoreConfig) -> duckdb.DuckDBPyConnection:
         if "lock" in str(exc):
             holder = re.search(r"PID (\d+)", str(exc))
             raise StoreLocked(str(root), int(holder[1]) if holder else None) from exc
-        raise StoreError(f"{path}: cannot be opened: {exc}") from exc
+        raise StoreError(f"{path}: cannot be opened: {exc}{_advice(path, str(exc))}") from exc
     connection.execute("USE hot")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    connection.execute("SET GLOBAL checkpoint_threshold = '64MB'")
+    connection.execute(f"SET GLOBAL checkpoint_threshold = '{config.checkpoint_bytes}B'")
     return connection
+
+
+def _advice(path: Path, problem: str) -> str:
+    """What an operator can do about a file that is there and cannot be opened."""
+    log = path.with_name(f"{NAME}.wal")
+    if "wal" in problem.lower() and log.exists():
+        return (
+            f"; nothing was changed. {log.name} holds what was acknowledged since the last checkpoint, and it is damaged: "
+            f"restore the folder from a backup, or, to go on without these records, move {log.name} aside and keep it"
+        )
+    return "; nothing was changed. Check the permissions and the disk; if the file is damaged, restore the folder from a backup"
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, root: Path, now: datetime) -> None:

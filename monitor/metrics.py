@@ -111,6 +111,9 @@ class Metrics:
         self.last_record = self._gauge(
             "modelwatch_ingest_last_success_timestamp_seconds", "When a record was last stored", ("model", "kind")
         )
+        self.masked = self._counter(
+            "modelwatch_masked_values_total", "Values masked, hashed or dropped on the way in", ("kind",)
+        )
         self.deadletters = self._gauge("modelwatch_deadletter_records", "Records in the dead letter", ("reason",))
         self.resolved = self._counter(
             "modelwatch_deadletter_resolved_total", "Records replayed from the dead letter or dropped", ("action", "reason")
@@ -168,9 +171,6 @@ class Metrics:
             "modelwatch_verdicts_total", "Verdicts by outcome of their reading", ("model", "check", "outcome")
         )
 
-    def forget(self, **labels: str) -> None:
-        for family in self.families:
-            family.forget(**labels)
         # LLM traffic, as traces settle
         llm = ("model", "llm_model")
         self.llm_requests = self._counter("modelwatch_llm_requests_total", "Requests to an LLM, however often tried", llm)
@@ -194,6 +194,9 @@ class Metrics:
             "modelwatch_ingest_logs_ignored_total", "Log records taken that hold nothing to keep", ("transport",)
         )
 
+    def forget(self, **labels: str) -> None:
+        for family in self.families:
+            family.forget(**labels)
 
     def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Any:
         return self._family(Counter, name, about, tuple(labels))

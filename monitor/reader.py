@@ -46,8 +46,8 @@ class Reader:
         the caller's WHERE decides on rows."""
         files = self.query(
             "SELECT file, first_seq, last_seq FROM manifest WHERE kind = ? AND model = ? AND quarantined IS NULL "
-            "AND last_seq > ? AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) AND (? IS NULL OR max_received >= ?) "
-            "ORDER BY first_seq",
+            "AND last_seq > ? AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) "
+            "AND (? IS NULL OR max_received >= ?) ORDER BY first_seq",
             [kind, model, after_seq, since, since, until, until, received_since, received_since],
         )
         if places is not None:
