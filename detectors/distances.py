@@ -8,13 +8,14 @@ then the result is inf, NaN or `OverflowError`.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, rel_entr
-from scipy.stats import ks_2samp, wasserstein_distance
+from scipy.stats import energy_distance, ks_2samp, wasserstein_distance
 
 from detectors.contract import Categories, FloatArray
 
@@ -57,6 +58,22 @@ def wasserstein(reference: FloatArray, current: FloatArray) -> float:
     if not np.isfinite(deviation := float(np.std(reference))):
         raise OverflowError("the standard deviation of the reference")
     return float(wasserstein_distance(reference, current)) / max(deviation, 0.001)
+
+
+def energy(reference: FloatArray, current: FloatArray) -> float:
+    """Energy distance in the unit of the column's root: 0 or more. Székely and Rizzo, J. Stat. Plan. Inference 143 (2013)."""
+    return float(energy_distance(reference, current))
+
+
+def hellinger_of_numbers(reference: FloatArray, current: FloatArray) -> float:
+    """Hellinger distance (0..1) over equal-width bins whose number Sturges' rule takes from the *distinct* values of both."""
+    try:
+        edges = np.histogram_bin_edges(np.union1d(reference, current), bins="sturges")
+        p, q = (np.histogram(side, edges, density=True)[0] for side in (reference, current))
+    except ValueError as exc:
+        raise OverflowError(str(exc)) from exc
+    width = (edges[-1] - edges[0]) / (len(edges) - 1)
+    return _hellinger(float(np.sum(np.sqrt(p * q) * width)))
 
 
 def shares(reference: FloatArray, current: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -143,6 +160,22 @@ def fill_zeros(p: FloatArray) -> FloatArray:
     """Zeros become 0.0001, or a millionth of the smallest share where that is not above 0.0001."""
     smallest = p[p > 0].min()
     return np.where(p > 0, p, smallest / 1e6 if smallest <= 0.0001 else 0.0001)
+
+
+def kl(p: FloatArray, q: FloatArray) -> float:
+    """Kullback-Leibler divergence of the current shares from the reference's, in nats: 0 or more. Empty bins are filled and
+    both made to add up to 1 again, as scipy does."""
+    p, q = fill_zeros(p), fill_zeros(q)
+    return float(rel_entr(p / p.sum(), q / q.sum()).sum())
+
+
+def hellinger(p: FloatArray, q: FloatArray) -> float:
+    """Hellinger distance: 0 for equal shares, 1 for none in common. Hellinger, J. reine angew. Math. 136 (1909)."""
+    return _hellinger(float(np.sum(np.sqrt(p * q))))
+
+
+def _hellinger(affinity: float) -> float:
+    return math.sqrt(1 - min(max(affinity, 0.0), 1.0))
 
 
 def jensenshannon(p: FloatArray, q: FloatArray) -> float:
