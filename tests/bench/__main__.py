@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
     parser.add_argument("--data", type=Path, help="folder with dev.jsonl.gz, for `scoring` on more than the vendored rows")
     parser.add_argument("--folder", type=Path, help="where stores are made for the time; default: the system's temporary folder")
+    parser.add_argument("--peers", type=Path, help="folder for other tools' environments; without it ours is measured alone")
     parser.add_argument(
         "--patience", type=float, default=0.0, metavar="SECONDS", help="wait so long for a quiet machine, each time"
     )
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     names = [name for name in NAMES if name in asked.names or not asked.names]
     for name in names:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.folder) as folder:
-            options = Options("quick" if asked.quick else "full", Path(folder), asked.data, asked.patience)
+            options = Options("quick" if asked.quick else "full", Path(folder), asked.data, asked.peers, asked.patience)
             machine = describe(options.folder)
             title, rows = measure(name, options)
         taken, lasted = map(sum, zip(*options.others, strict=True))

@@ -17,13 +17,17 @@ from typing import Any, Literal
 
 import orjson
 
+from tests.bench import spans
+
 FEATURES = 30
 CATEGORIES = ("north", "south", "east", "west", "centre")
 ID, SECOND = b"@request", b"2000-01-01T00:00:00"
-MODELS = {"predictions": "shop", "generations": "bot"}
+MODELS = {"predictions": "shop", "generations": "bot", "spans": "bot"}
 
-Kind = Literal["predictions", "generations"]
-Form = Literal["json", "ndjson"]
+Kind = Literal["predictions", "generations", "spans"]
+Form = Literal["json", "ndjson", "protobuf"]
+CONTENT = {"json": "application/json", "ndjson": "application/x-ndjson", "protobuf": "application/x-protobuf"}
+PATHS = {"predictions": "/v1/predictions", "generations": "/v1/generations", "spans": "/v1/traces"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,17 @@ def generation(rng: random.Random, number: int, texts: Sequence[str]) -> dict[st
 
 
 def batch(plan: Plan, seed: int) -> bytes:
+    if plan.kind == "spans":
+        return spans.export(MODELS["spans"], plan.records, seed, plan.texts)
     rng = random.Random(seed)
     items = [prediction(rng, i) if plan.kind == "predictions" else generation(rng, i, plan.texts) for i in range(plan.records)]
     return b"\n".join(map(orjson.dumps, items)) if plan.form == "ndjson" else orjson.dumps(items)
 
 
-def filled(body: bytes, request: int) -> bytes:
+def filled(kind: Kind, body: bytes, request: int) -> bytes:
     """The batch with ids and times of its own."""
+    if kind == "spans":
+        return spans.filled(body, request)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
     return body.replace(ID, b"%08d" % request).replace(SECOND, now)
 
@@ -114,22 +122,21 @@ def serve(plan: Plan, control: Connection) -> None:
 
 def send(plan: Plan, bodies: Sequence[bytes]) -> Sent:
     sent = Sent()
-    kind = "application/x-ndjson" if plan.form == "ndjson" else "application/json"
     connection = HTTPConnection(plan.address, timeout=120)
     started = now = time.monotonic()
     while now - started < plan.seconds:
-        body = filled(bodies[sent.requests % len(bodies)], plan.first + sent.requests)
+        body = filled(plan.kind, bodies[sent.requests % len(bodies)], plan.first + sent.requests)
         while True:
             asked = time.monotonic()
-            connection.request("POST", f"/v1/{plan.kind}", body, {"Content-Type": kind})
+            connection.request("POST", PATHS[plan.kind], body, {"Content-Type": CONTENT[plan.form]})
             response = connection.getresponse()
             answer = response.read()
             now = time.monotonic()
-            if response.status != 429:
+            if response.status not in (429, 503):
                 break
             sent.refused += 1
-            time.sleep(float(response.headers["Retry-After"]))
-        if response.status != 200 or (accepted := orjson.loads(answer)["accepted"]) != plan.records:
+            time.sleep(float(response.headers.get("Retry-After", 1)))
+        if response.status != 200 or (accepted := _accepted(plan, answer)) != plan.records:
             raise RuntimeError(f"{response.status}: {answer.decode()[:500]}")
         sent.answers.append(now - asked)
         sent.requests += 1
@@ -137,3 +144,7 @@ def send(plan: Plan, bodies: Sequence[bytes]) -> Sent:
     sent.seconds = now - started
     connection.close()
     return sent
+
+
+def _accepted(plan: Plan, answer: bytes) -> int:
+    return spans.taken(answer, plan.records) if plan.kind == "spans" else orjson.loads(answer)["accepted"]

@@ -30,23 +30,26 @@ class Daemon:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.store = folder / "store"
-        self._config = folder / "modelwatch.yaml"
+        self.config = folder / "modelwatch.yaml"
         given = dict(config)
         whole = {
             **given,
             "store": {**given.get("store", {}), "path": str(self.store)},
             "server": {**given.get("server", {}), "listen": "127.0.0.1:0"},
             "metrics": {**given.get("metrics", {}), "listen": "127.0.0.1:0"},
+            "otlp": {"http": {"listen": "127.0.0.1:0"}, "grpc": None, **given.get("otlp", {})},
+            "otlp": {"http": {"listen": "127.0.0.1:0"}, "grpc": {"listen": "127.0.0.1:0"}, **given.get("otlp", {})},
         }
         folder.mkdir(parents=True, exist_ok=True)
-        self._config.write_bytes(orjson.dumps(whole))  # JSON is YAML
+        self.config.write_bytes(orjson.dumps(whole))  # JSON is YAML
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._ready = threading.Event()
+        self._killed = False
 
     def __enter__(self) -> Daemon:
         self.started_at = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "monitor", "run", str(self._config)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "monitor", "run", str(self.config)], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -66,8 +69,14 @@ class Daemon:
         self._reader.join()
         assert self._process.stderr is not None
         self._process.stderr.close()
-        if code and exc is None:
+        if code and exc is None and not self._killed:
             raise RuntimeError(f"the daemon ended with {code}:\n" + "".join(self._lines))
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine that runs out of memory does it."""
+        self._process.kill()
+        self._process.wait()
+        self._killed = True
 
     def _read(self) -> None:
         assert self._process.stderr is not None
@@ -76,6 +85,7 @@ class Daemon:
             if not self._ready.is_set() and (found := re.search(r" ready api=(\S+) metrics=(\S+)", line)):
                 self.ready_seconds = time.monotonic() - self.started_at
                 self.api, self.metrics = found[1], found[2]
+                self.otlp = spans[1] if (spans := re.search(r" otlp_http=(\S+)", line)) else ""
                 self._ready.set()
         self._ready.set()  # it has ended: whoever waits for it may stop waiting
 

@@ -17,7 +17,7 @@ from tests.bench.machine import Usage, is_quiet, wait_for_quiet
 T = TypeVar("T")
 R = TypeVar("R")
 
-NAMES = ("push", "hot_tier", "scoring", "drift", "start", "scrape")
+NAMES = ("push", "otlp", "hot_tier", "scoring", "drift", "start", "scrape")
 """The benchmarks, in the order they run. Each is a module here whose `run(options)` returns its rows."""
 
 TRIES = 5
@@ -30,12 +30,14 @@ class Options:
     """How large to measure, and where there is room for stores. `data` is a folder with larger inputs, where one is given.
 
     Before each measurement at most `patience_seconds` are spent waiting for other programs to leave the machine alone. `others`
-    has, for each, the processor seconds they took all the same and how long it lasted.
+    has, for each, the processor seconds they took all the same and how long it lasted. `peers` is a folder for the environments
+    of the tools that some benchmarks measure ours beside; without it they are left out.
     """
 
     size: Size
     folder: Path
     data: Path | None = None
+    peers: Path | None = None
     patience_seconds: float = 0.0
     others: list[tuple[float, float]] = field(default_factory=list)
 

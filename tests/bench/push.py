@@ -74,7 +74,7 @@ def one(folder: Path, config: dict[str, Any], load: Load, seconds: float) -> Run
         plans = [Plan(daemon.api, load.kind, load.form, load.records, seconds, REQUESTS_APART * i, texts) for i in range(CLIENTS)]
         # The first batch of a model's life makes its columns: that is not what is measured here.
         first = Plan(daemon.api, load.kind, "json", load.records, 0, 0, texts)
-        accepted = daemon.post(f"/v1/{load.kind}", filled(batch(first, 1), REQUESTS_APART * CLIENTS))["accepted"]
+        accepted = daemon.post(f"/v1/{load.kind}", filled(load.kind, batch(first, 1), REQUESTS_APART * CLIENTS))["accepted"]
         with Watch(daemon) as watch:
             sent = all_at_once(plans)
         counted = daemon.scrape()

@@ -9,10 +9,12 @@ import pytest
 
 from tests.bench.__main__ import main, measure
 from tests.bench.harness import NAMES, Options, Row, measured
+from tests.bench.otlp import HELD
 from tests.bench.results import replaced, section, table
 
 EXPECTED = {
     "push": {"predictions, 30 features, JSON, 500 a request: acknowledged", "- answer time, p99"},
+    "otlp": {"OTLP/HTTP protobuf, 512 spans of 2 KB a request: acknowledged", HELD},
     "hot_tier": {"Store.submit, one batch at a time", "bare insert, our file options", "bare insert, DuckDB's defaults"},
     "scoring": {"faithfulness, in process", "faithfulness, through the scorer process", "plain encode of the same texts"},
     "drift": {"- Evidently's time to ours", "- largest difference of a value"},
