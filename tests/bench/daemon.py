@@ -37,7 +37,6 @@ class Daemon:
             "store": {**given.get("store", {}), "path": str(self.store)},
             "server": {**given.get("server", {}), "listen": "127.0.0.1:0"},
             "metrics": {**given.get("metrics", {}), "listen": "127.0.0.1:0"},
-            "otlp": {"http": {"listen": "127.0.0.1:0"}, "grpc": None, **given.get("otlp", {})},
             "otlp": {"http": {"listen": "127.0.0.1:0"}, "grpc": {"listen": "127.0.0.1:0"}, **given.get("otlp", {})},
         }
         folder.mkdir(parents=True, exist_ok=True)
