@@ -62,14 +62,11 @@ def run(options: Options) -> list[Row]:
     runs = each(options, [0] * options.pick(2, 1, 1), "otlp: daemon", lambda _: ours(options.folder, seconds, texts, options))
     rows = [
         *summary("OTLP/HTTP protobuf, 512 spans of 2 KB a request", runs),
-        measured(
-            "- spans held after kill -9, to those acknowledged", [r.held / r.acknowledged for r in runs], "", better="higher"
-        ),
+        measured(HELD, [r.held / r.acknowledged for r in runs], "", better="higher"),
     ]
     if options.peers is not None:
-        theirs = each(
-            options, [0], "otlp: Phoenix", lambda _: phoenix(options.folder, environment(options.peers, PHOENIX), seconds)
-        )
+        python = environment(options.peers, PHOENIX)
+        theirs = each(options, [0], "otlp: Phoenix", lambda _: phoenix(options.folder, python, seconds))
         one = theirs[0]
         rows += [
             *summary(f"Phoenix, {PHOENIX.partition('==')[2]}, SQLite", theirs),
