@@ -20,6 +20,7 @@ from monitor.auth import Tokens
 from monitor.board import Board
 from monitor.child import Child
 from monitor.clock import Clock, SystemClock
+from monitor.compaction import Compactor
 from monitor.config import Config, SourceConfig
 from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
@@ -109,8 +110,19 @@ class App:
             config.metrics, self.registry, ready=self.not_ready, reload=self.reload, note=self._quarantine.note
         )
         self._begin(self.exposition.start, self.exposition.stop)
+        self._audit = Audit(store, clock=clock, metrics=metrics)
+        compactor = Compactor(
+            store,
+            clock=clock,
+            metrics=metrics,
+            after_seconds=config.store.compact_after_seconds,
+            max_bytes=config.store.compact_bytes,
+            shown=lambda: self._audit.shown_at,
+            damaged=self._quarantine.again,
+        )
         self._maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
         self._begin(self._maintenance.start, self._end_maintenance)
+        self._begin(compactor.start, compactor.stop)
         self._begin(self._scoring.start, self._scoring.stop)
         self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
         self._begin(self._scheduler.start, self._scheduler.stop)
@@ -242,7 +254,6 @@ class App:
             seal_seconds=config.seal_seconds,
             seal_rows=config.seal_rows,
         )
-        audit = Audit(store, clock=self._clock, metrics=self.metrics)
         refreshed = float("-inf")
         while True:
             stopping = self._stop.wait(MAINTENANCE_SECONDS)
@@ -257,7 +268,7 @@ class App:
             if sealed or stopping or self._clock.monotonic() - refreshed >= config.tail_seconds:
                 refreshed = self._clock.monotonic()
                 try:
-                    audit.refresh()
+                    self._audit.refresh()
                 except Exception as exc:  # likewise
                     self.metrics.audit_failures.inc()
                     log.warning("audit.duckdb could not be brought up to date", error=exc)

@@ -59,11 +59,13 @@ class Audit:
         self._tail: dict[tuple[str, str], list[tuple[int, Path]]] = {}  # last seq and file, oldest first
         self._dropped: list[tuple[float, Path]] = []
         self._shown: dict[tuple[str, str], Files] | None = None
+        self.shown_at = float("-inf")  # on the steady clock: the views name the files of then or later
         # Of an earlier run, whose views stand until the first refresh; the rows are in the hot file.
         self._earlier = set((store.root / FOLDER).rglob("*.parquet*"))
 
     def refresh(self) -> bool:
         """Write what is new and replace the views; False when nothing was new."""
+        looked_at = self._clock.monotonic()
         logs = self._store.logs()  # before the look: what is named here is in there
         with self._store.read() as reader:
             sealed = {
@@ -77,6 +79,7 @@ class Audit:
         if changed:
             self._replace(files)
             self._shown = files
+        self.shown_at = looked_at
         kept = {path for tail in self._tail.values() for _, path in tail}
         self._dropped += [(self._clock.monotonic(), path) for path in self._earlier - kept]
         self._earlier.clear()

@@ -175,6 +175,8 @@ class StoreConfig(Section):
     threads: int = Field(2, ge=1)
     seal_seconds: Seconds = 60
     seal_rows: int = Field(50_000, ge=100)
+    compact_after_seconds: Seconds = 300
+    compact_bytes: int = Field(2**30, ge=2**20)
     tail_seconds: Seconds = 15
     min_free_bytes: int = Field(512 * 2**20, ge=0)
     checkpoint_bytes: int = Field(64 * 2**20, ge=2**16)

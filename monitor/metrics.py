@@ -131,6 +131,16 @@ class Metrics:
         self.seal_duration = self._histogram("modelwatch_seal_duration_seconds", "Time to seal a segment", (), LATENCY)
         self.seal_failures = self._counter("modelwatch_seal_failures_total", "Failed rounds of sealing")
         self.seal_last_success = self._gauge("modelwatch_seal_last_success_timestamp_seconds", "Last segment sealed")
+        self.compactions = self._counter(
+            "modelwatch_compact_segments_total", "Segments merged from smaller ones", ("kind", "level")
+        )
+        self.compact_duration = self._histogram(
+            "modelwatch_compact_duration_seconds", "Time to merge segments into one", (), LATENCY
+        )
+        self.compact_failures = self._counter("modelwatch_compact_failures_total", "Failed rounds of compaction")
+        self.compact_last_success = self._gauge(
+            "modelwatch_compact_last_success_timestamp_seconds", "Last segment merged from smaller ones"
+        )
         self.audit_failures = self._counter("modelwatch_audit_failures_total", "Failed refreshes of audit.duckdb")
         self.audit_last_success = self._gauge(
             "modelwatch_audit_last_success_timestamp_seconds", "When audit.duckdb was last brought up to date"

@@ -33,7 +33,8 @@ def test_killed_at_every_point_it_loses_nothing_and_doubles_nothing(tmp_path: Pa
     stop = Stop()
     chance = random.Random(7)
     with daemon_on(tmp_path, stop) as daemon, pumps(daemon.push, [mixed(1), mixed(2, first=10**6)], stop) as clients:
-        for name in faultpoints.POINTS:
+        # An hour has to be over before anything is compacted: test_compaction has those points.
+        for name in (name for name in faultpoints.POINTS if not name.startswith("compact.")):
             # Not always the first time: a start passes some points before anything has come.
             daemon.start(f"point:{name}:{chance.randint(1, 4)}")
             assert daemon.dies(f"it has not passed {name}") == -signal.SIGKILL, name

@@ -19,7 +19,7 @@ ROOT = Path(monitor.__file__).parent
 SPECS: dict[str, Spec] = {**Metrics(CollectorRegistry()).specs, **board.SPECS}
 LABELS = {
     "model", "check", "detector", "slice", "feature", "metric", "kind", "reason", "transport", "code", "queue", "child",
-    "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action",
+    "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action", "level",
 }  # fmt: skip
 
 
