@@ -1,7 +1,7 @@
 """HTTP as receivers need it: uvicorn on a thread of its own, with a limit on whatever a sender could make grow.
 
 A request that has not come whole after `read_timeout_seconds` is cut off, its head is bounded, connections beyond
-`MAX_CONNECTIONS` get a 503, and the bodies in hand have a budget. Every refusal that may pass says Retry-After.
+`max_connections` get a 503, and the bodies in hand have a budget. Every refusal that may pass says Retry-After.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from monitor.metrics import Metrics
 from monitor.receiving import DECODERS, UNAUTHORIZED, Budget, Hold, Trouble, refused, trouble_of
 
 START_SECONDS = 10.0
-MAX_CONNECTIONS = 1000
 MAX_HEAD_BYTES = 64 * 2**10
 DISCONNECTED = Trouble(400, "disconnected", "the client went away before its body was read")
 
@@ -43,6 +42,7 @@ class Receiver(ABC):
 
     transport: str  # a label value
     fault_status = 500
+    max_connections = 1000
 
     def __init__(
         self, listener: Listener, *, tokens: Tokens, budget: Budget, max_body_bytes: int, read_timeout_seconds: float,
@@ -56,7 +56,8 @@ class Receiver(ABC):
         self._metrics = metrics
         self._decoders: anyio.CapacityLimiter | None = None
         routes = [Route(path, self._endpoint(work), methods=["POST"]) for path, work in self.paths().items()]
-        self._server = HttpServer(listener, Starlette(routes=routes), name=self.transport, read_timeout=read_timeout_seconds)
+        limits = {"read_timeout": read_timeout_seconds, "max_connections": self.max_connections}
+        self._server = HttpServer(listener, Starlette(routes=routes), type("Connection", (_Connection,), limits), self.transport)
 
     @abstractmethod
     def paths(self) -> Mapping[str, Work]:
@@ -164,7 +165,7 @@ class Receiver(ABC):
 class HttpServer:
     """Uvicorn on a thread of its own."""
 
-    def __init__(self, listener: Listener, app: Any, *, name: str, read_timeout: float) -> None:
+    def __init__(self, listener: Listener, app: Any, connection: type[_Connection], name: str) -> None:
         self._listener = listener
         tls = listener.tls
         self._server = _Server(
@@ -172,7 +173,7 @@ class HttpServer:
                 app,
                 host=listener.host,
                 port=listener.port,
-                http=type("Connection", (_Connection,), {"read_timeout": read_timeout}),
+                http=connection,
                 lifespan="off",
                 access_log=False,
                 log_config=None,
@@ -211,6 +212,7 @@ class _Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._app = self.app
         self._timer: asyncio.TimerHandle | None = None
+    max_connections: int
         self._head = 0  # bytes since the last request ended, while its successor's head is not complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -235,7 +237,7 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head = -(2**62)  # what comes now is body
-        self.app = self._app if len(self.connections) <= MAX_CONNECTIONS else _too_many
+        self.app = self._app if len(self.connections) <= self.max_connections else _too_many
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

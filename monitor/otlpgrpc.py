@@ -114,10 +114,11 @@ class OtlpGrpcServer:
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.so_reuseport", 0),  # else a second daemon would share the port, and take half of what comes
                 ("grpc.max_connection_idle_ms", IDLE_MS),
+                ("grpc.server_handshake_timeout_ms", self._read_timeout * 1000),
             ]
         )
         server.add_generic_rpc_handlers([_Handler(self)])
-        address = f"{self._listener.listen}"
+        address = self._listener.listen
         if tls := self._listener.tls:
             pair = tls.key_file.read_bytes(), tls.cert_file.read_bytes()
             self._port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
