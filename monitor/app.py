@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 import monitor
 from monitor import configfile, log, runner
+from monitor.admin import Admin
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -31,6 +32,7 @@ from monitor.otlphttp import OtlpHttpServer
 from monitor.quarantine import Quarantine
 from monitor.receiving import Budget
 from monitor.references import References
+from monitor.replay import Replayer
 from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
@@ -141,7 +143,10 @@ class App:
     def _receive(self) -> None:
         config, inbox, clock, metrics = self.config, self._inbox, self._clock, self.metrics
         tokens, budget = Tokens(config.server.tokens_file), Budget(config.server.bodies_bytes)
-        self.push = PushServer(config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics)
+        admin = Admin(Replayer(self.store, inbox, metrics=metrics))
+        self.push = PushServer(
+            config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin
+        )
         self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
         if (http := config.otlp.http) is not None:
             self.receivers.append(OtlpHttpServer(http, config, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import configfile, log
+from monitor import configfile, letterbox, log
 from monitor.config import StoreConfig
 from monitor.errors import ConfigError, ModelwatchError, StoreError
 
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--config", type=Path, default=None, help="a config file that says where the store is")
     sql.add_argument("--format", choices=("table", "json", "csv"), default="table")
     sql.set_defaults(do=_sql)
+    letterbox.add_to(commands)
     return parser
 
 

@@ -41,7 +41,6 @@ def set_aside(
 ) -> None:
     """`source`: one for each reject, or one for all. `model`: what stands in for those that name none."""
     payloads = [encode(r.payload) for r in rejects]
-    sizes = [0 if text is None else len(text.encode()) for _, text in payloads]
     transaction.append(
         "deadletters",
         "",
@@ -53,24 +52,33 @@ def set_aside(
             "record_id": [r.record_id and clean(r.record_id) for r in rejects],
             "record_index": [r.index for r in rejects],
             "monitored_model": [_model(r.payload, model) for r in rejects],
-            "payload": [_cut(text) if text and size > MAX_PAYLOAD else text for (_, text), size in zip(payloads, sizes, strict=True)],
-            "payload_encoding": [encoding for encoding, _ in payloads],
-            "payload_bytes": [r.size or size for r, size in zip(rejects, sizes, strict=True)],
+            "payload": [text for _, text, _ in payloads],
+            "payload_encoding": [encoding for encoding, _, _ in payloads],
+            "payload_bytes": [r.size or size for r, (_, _, size) in zip(rejects, payloads, strict=True)],
             "batch_id": batch_id,
             "received_at": received_at,
         },
     )
 
 
-def encode(payload: Any) -> tuple[str | None, str | None]:
-    """Encoding and text: `json` of a record (spans as JSON of their fields), else `text` or `base64` of what came."""
+def encode(payload: Any) -> tuple[str | None, str | None, int]:
+    """Encoding, text cut at `MAX_PAYLOAD`, and the size of the whole. `json` is a record (a span as JSON of its fields), `text`
+    and `base64` are what came and could not be read."""
     if payload is None:
-        return None, None
+        return None, None, 0
     if isinstance(payload, bytes):
         try:
-            return "text", payload.decode()
+            encoding, text = "text", payload.decode()
         except UnicodeDecodeError:
-            return "base64", base64.b64encode(payload).decode()
+            return "base64", base64.b64encode(payload[: MAX_PAYLOAD // 4 * 3]).decode(), len(payload)
+    else:
+        encoding, text = _written(payload)
+    whole = text.encode()
+    # No half character at the end.
+    return encoding, text if len(whole) <= MAX_PAYLOAD else whole[:MAX_PAYLOAD].decode(errors="ignore"), len(whole)
+
+
+def _written(payload: Any) -> tuple[str, str]:
     if isinstance(payload, str):
         return "text", clean(payload)
     for dumps in (lambda value: orjson.dumps(value).decode(), json.dumps):  # the second goes deeper
@@ -90,15 +98,16 @@ def items(letter: Mapping[str, Any]) -> list[Any]:
     payload, kind = letter["payload"], letter["kind"]
     if payload is None:
         raise NotReplayable("it was kept without its payload; send the record again from where it came")
-    whole, kept = letter["payload_bytes"], len(payload.encode())
+    encoding = letter["payload_encoding"]
+    came = base64.b64decode(payload) if encoding == "base64" else payload.encode()
+    whole, kept = letter["payload_bytes"], len(came)
     if whole is not None and whole > kept:
         raise NotReplayable(f"of its payload of {whole} bytes only {kept} were kept; send the record again from where it came")
-    encoding = letter["payload_encoding"]
     if encoding is None:  # of a store from before version 2
         encoding = "json" if _is_object(payload) else "text"
     try:
         if encoding != "json":
-            return _read_again(kind, base64.b64decode(payload) if encoding == "base64" else payload.encode(), encoding)
+            return _read_again(kind, came, encoding)
         record = orjson.loads(payload)
         return [revive(kind, record) if kind in OTLP else record]
     except BodyRejected as exc:
@@ -135,10 +144,6 @@ def _is_object(payload: str) -> bool:
 def _model(payload: Any, default: str | None) -> str | None:
     named = payload.get("model") if isinstance(payload, dict) else None
     return clean(named)[:MAX_ID] if isinstance(named, str) else default
-
-
-def _cut(text: str) -> str:
-    return text.encode()[:MAX_PAYLOAD].decode(errors="ignore")  # no half character
 
 
 def clean(text: str) -> str:

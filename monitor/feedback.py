@@ -34,9 +34,9 @@ def read(item: dict[str, Any], record_id: str | None, received_at: datetime, tex
         Rejected: it cannot be taken.
     """
     short = {name: text(item, name) for name in _SHORT}
-    for name, value in short.items():
-        if value is not None and len(value) > MAX_SHORT:
-            raise Rejected("too_large", f"{name}: {len(value)} characters; the limit is {MAX_SHORT}")
+    for name, one in short.items():
+        if one is not None and len(one) > MAX_SHORT:
+            raise Rejected("too_large", f"{name}: {len(one)} characters; the limit is {MAX_SHORT}")
     # As OpenTelemetry writes ids, so that they join.
     trace_id, span_id = ((short[name] or "").lower() or None for name in ("trace_id", "span_id"))
     record_id = record_id or (f"{trace_id}-{span_id}" if trace_id and span_id else None)
@@ -50,7 +50,7 @@ def read(item: dict[str, Any], record_id: str | None, received_at: datetime, tex
         raise Rejected("missing_field", "neither value, label nor comment; send at least one")
     revision = whole(item, "revision", MAX_REVISION) or 0
     extra = {k: v for k, v in item.items() if k not in _FIELDS}
-    values = {
+    values: dict[str, Any] = {
         **short,
         "record_id": record_id,
         "trace_id": trace_id,
@@ -83,7 +83,7 @@ def inline(record_id: str, trace_id: str, span_id: str, score: Mapping[str, Any]
     for name in ("name", "source", "rater", "feedback_id"):
         texts[name] = texts[name] and str(texts[name])[:MAX_SHORT]
     extra = {k: v for k, v in score.items() if k not in words and k != "value" and v is not None}
-    values = {
+    values: dict[str, Any] = {
         **texts,
         "record_id": record_id,
         "trace_id": trace_id,
@@ -92,7 +92,7 @@ def inline(record_id: str, trace_id: str, span_id: str, score: Mapping[str, Any]
         "value": number,
         "revision": 0,
         "event_time": at,
-        "attributes": orjson.dumps(extra, default=str).decode() if extra else None,
+        "attributes": _json(extra) if extra else None,
     }
     content = _content(values)
     if values["feedback_id"] is None:
@@ -110,6 +110,13 @@ def _key(values: Mapping[str, Any], unnamed: str = "") -> int:
 def _content(values: Mapping[str, Any]) -> int:
     # The time is not part of what is said, as with labels.
     return hash64(*(repr(values[name]) for name in ("value", "label", "comment")))
+
+
+def _json(values: Mapping[str, Any]) -> str | None:
+    try:
+        return orjson.dumps(values, default=str).decode()
+    except TypeError:  # numbers beyond 64 bits, or nested too deep
+        return None
 
 
 def _number(value: Any) -> float | None:

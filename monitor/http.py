@@ -28,7 +28,7 @@ from monitor.config import Listener
 from monitor.errors import BodyRejected
 from monitor.inflate import inflate
 from monitor.metrics import Metrics
-from monitor.receiving import DECODERS, UNAUTHORIZED, Budget, Hold, Trouble, refused, trouble_of
+from monitor.receiving import DECODERS, Budget, Hold, Trouble, refused, trouble_of, unauthorized
 
 START_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 * 2**10
@@ -66,6 +66,10 @@ class Receiver(ABC):
     @abstractmethod
     def problem(self, request: Request, trouble: Trouble, headers: Mapping[str, str]) -> Response: ...
 
+    def role(self, request: Request) -> str:
+        """Whose token it takes."""
+        return "ingest"
+
     @property
     def address(self) -> str:
         return self._server.address
@@ -102,8 +106,9 @@ class Receiver(ABC):
         return endpoint
 
     async def _answer(self, work: Work, request: Request) -> Response:
-        if not self.tokens.allow("ingest", request.headers.get("Authorization")):
-            return self._trouble(request, UNAUTHORIZED)
+        role = self.role(request)
+        if not self.tokens.allow(role, request.headers.get("Authorization")):
+            return self._trouble(request, unauthorized(role))
         if self.refusing:
             return self._trouble(request, refused(self.refusing))
         with self._budget.hold() as hold:
@@ -116,7 +121,7 @@ class Receiver(ABC):
 
     def _trouble(self, request: Request, trouble: Trouble) -> Response:
         headers = {} if trouble.retry_after is None else {"Retry-After": str(trouble.retry_after)}
-        if trouble is UNAUTHORIZED:
+        if trouble.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return self.problem(request, trouble, headers)
 
@@ -207,12 +212,12 @@ class _Connection(HttpToolsProtocol):
     """A connection whose sender has so long, and so many bytes of head, for a request. Uvicorn has a limit on neither."""
 
     read_timeout: float
+    max_connections: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._app = self.app
         self._timer: asyncio.TimerHandle | None = None
-    max_connections: int
         self._head = 0  # bytes since the last request ended, while its successor's head is not complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -27,7 +27,7 @@ from monitor.config import Config, OtlpGrpc
 from monitor.exports import SIGNALS, Signal
 from monitor.metrics import Metrics
 from monitor.otlp import PROTOBUF
-from monitor.receiving import DECODERS, UNAUTHORIZED, Budget, Inbox, Trouble, refused, trouble_of
+from monitor.receiving import DECODERS, Budget, Inbox, Trouble, refused, trouble_of, unauthorized
 
 START_SECONDS = 10.0
 MAX_CALLS = 1000
@@ -162,7 +162,7 @@ class OtlpGrpcServer:
         sent = dict(context.invocation_metadata() or ())
         authorization = sent.get("authorization")
         if not self.tokens.allow("ingest", authorization if isinstance(authorization, str) else None):
-            raise _Refused(UNAUTHORIZED)
+            raise _Refused(unauthorized())
         if self.refusing:
             raise _Refused(refused(self.refusing))
         if self._calls > MAX_CALLS:

@@ -94,7 +94,8 @@ class Trouble:
     retry_after: int | None = None
 
 
-UNAUTHORIZED = Trouble(401, "unauthorized", "send Authorization: Bearer with a token of the role ingest")
+def unauthorized(role: str = "ingest") -> Trouble:
+    return Trouble(401, "unauthorized", f"send Authorization: Bearer with a token of the role {role}")
 
 
 def refused(why: str) -> Trouble:
@@ -103,8 +104,8 @@ def refused(why: str) -> Trouble:
 
 
 def unreadable(body: bytes, reason: str, exc: BodyRejected) -> list[Reject]:
-    """A body that cannot be read as a whole, for the dead letter: its beginning is all there is to keep, as text."""
-    return [Reject(0, reason, str(exc), None, body[:KEPT_BYTES].decode(errors="replace"))]
+    """A body that cannot be read as a whole, for the dead letter: its beginning is all there is to keep."""
+    return [Reject(0, reason, str(exc), None, body[:KEPT_BYTES], len(body) if len(body) > KEPT_BYTES else None)]
 
 
 def trouble_of(exc: Exception, transport: str, fault_status: int) -> Trouble:

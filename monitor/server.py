@@ -1,4 +1,4 @@
-"""The push API: `POST /v1/predictions`, `/v1/labels`, `/v1/generations`, `/v1/contexts`. JSON array, object or NDJSON.
+"""The push API: `POST /v1/` and a kind, predictions for example. JSON array, object or NDJSON. Beside it, the admin API.
 
 The answer comes after the commit. 200: stored, with what was set aside listed; 422: every record was set aside; 400 and
 413: the body as a whole is no good; 429 and 503 with Retry-After: nothing was taken, send it again.
@@ -15,6 +15,8 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from monitor.admin import PATHS as ADMIN_PATHS
+from monitor.admin import Admin
 from monitor.auth import Tokens
 from monitor.clock import Clock
 from monitor.config import Server
@@ -34,9 +36,11 @@ class PushServer(Receiver):
     transport = TRANSPORT
 
     def __init__(
-        self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics
+        self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics,
+        admin: Admin | None = None,
     ) -> None:  # fmt: skip
         self._inbox = inbox
+        self._admin = admin
         super().__init__(
             config,
             tokens=tokens,
@@ -48,7 +52,11 @@ class PushServer(Receiver):
         )
 
     def paths(self) -> Mapping[str, Work]:
-        return {f"/v1/{kind}": partial(self._take, kind) for kind in KINDS}
+        records = {f"/v1/{kind}": partial(self._take, kind) for kind in KINDS}
+        return {**records, **(self._admin.paths(self) if self._admin else {})}
+
+    def role(self, request: Request) -> str:
+        return "admin" if request.url.path in ADMIN_PATHS else "ingest"
 
     def problem(self, request: Request, trouble: Trouble, headers: Mapping[str, str]) -> Response:
         return JSONResponse({"error": trouble.reason, "message": trouble.message}, trouble.status, headers)

@@ -12,10 +12,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from monitor.admin import Admin
 from monitor.auth import Tokens
 from monitor.config import Tls
 from monitor.metrics import Metrics
 from monitor.receiving import Budget
+from monitor.replay import Replayer
 from monitor.server import PushServer
 from tests.monitor.support import Door, FakeClock, World
 
@@ -68,7 +70,13 @@ def doors() -> Iterator[Callable[..., Door]]:
             config = world.config.server
             budget = Budget(config.bodies_bytes)
             server = PushServer(
-                config, world.inbox, tokens=Tokens(tokens), budget=budget, clock=world.clock, metrics=world.metrics
+                config,
+                world.inbox,
+                tokens=Tokens(tokens),
+                budget=budget,
+                clock=world.clock,
+                metrics=world.metrics,
+                admin=Admin(Replayer(world.store, world.inbox, metrics=world.metrics)),
             )
             server.start()
             stack.callback(server.stop)

@@ -120,6 +120,12 @@ def test_a_score_of_the_wrong_shape_in_a_span_is_left_out(score: dict[str, Any])
     assert feedback.inline("r", TRACE, SPAN, score, NOON) is None
 
 
+def test_what_json_cannot_say_of_a_score_in_a_span_is_left_out() -> None:
+    found = feedback.inline("r", TRACE, SPAN, {"name": "a", "value": 1, "odd": 2**70}, NOON)
+    assert found is not None
+    assert found[2]["attributes"] is None
+
+
 def test_words_as_the_value_of_a_score_in_a_span_are_its_label() -> None:
     found = feedback.inline("r", TRACE, SPAN, {"name": "tone", "value": "rude", "source": "HUMAN"}, NOON)
     assert found is not None
