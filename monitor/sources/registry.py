@@ -10,6 +10,7 @@ from monitor.sources.contract import Source
 
 SHIPPED = {
     "follow": "monitor.sources.follow:FollowSource",
+    "folder": "monitor.sources.folder:FolderSource",
 }
 GROUP = "modelwatch.sources"
 
