@@ -11,6 +11,7 @@ from typing import Any
 
 from monitor.clock import Clock, floor_to
 from monitor.config import Check
+from monitor.keys import Places, hash64
 from monitor.reader import Reader
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -18,6 +19,7 @@ from monitor.windows import slots_of
 
 RECHECK_SECONDS = 15.0  # late records restate readings at least this often
 SLOTS_AT_ONCE = 50
+LABELS_AT_ONCE = 20_000  # for more, their predictions are looked for by reading all of them
 
 
 class Agenda:
@@ -110,7 +112,7 @@ class Agenda:
         time = "n.event_time"
         if kind == "labels":
             # A label belongs to the window of its prediction, whenever it comes.
-            new = f"{new} n JOIN {reader.source('predictions', model)} p USING (record_id)"
+            new = f"{new} n JOIN {reader.source('predictions', model, places=self._labelled(reader, cursor))} p USING (record_id)"
             time = "p.event_time"
         else:
             new = f"{new} n"
@@ -131,6 +133,17 @@ class Agenda:
 
     def due(self) -> list[datetime]:
         """Touched slots that the watermark has passed, or the wall clock where nothing came for them for `idle_timeout`;
+    def _labelled(self, reader: Reader, cursor: int) -> Places | None:
+        """Where the predictions of the new labels lie; None when there are so many that all may be read."""
+        model = self._check.model
+        ids = reader.query(
+            f"SELECT DISTINCT record_id FROM {reader.source('labels', model, after_seq=cursor)} WHERE seq > ? LIMIT ?",
+            [cursor, LABELS_AT_ONCE + 1],
+        )
+        if len(ids) > LABELS_AT_ONCE:
+            return None
+        return reader.places("keys", "predictions", model, [hash64(row["record_id"]) for row in ids])
+
         oldest first. The clock alone is no reason: a replay of last year's data is not late, it is not finished."""
         check = self._check
         watermark = self._store.watermark(check.model)

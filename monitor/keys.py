@@ -20,6 +20,7 @@ UInt64Array = NDArray[np.uint64]
 BITS_PER_KEY = 16  # at least; filters grow by powers of two. Half a percent of absent keys need a search
 PROBES = 4
 MERGED_AT_ONCE = 500_000  # rows
+LISTED = 1_000  # so many places are named one by one
 
 
 def hash64(*parts: str | bytes) -> int:
@@ -45,7 +46,9 @@ class Wanted:
         self.masks = _masks(hashes)
 
     @classmethod
-    def of(cls, hashes: Collection[int]) -> Wanted:
+    def of(cls, hashes: Collection[int] | UInt64Array) -> Wanted:
+        if isinstance(hashes, np.ndarray):
+            return cls(hashes)
         return cls(np.fromiter(hashes, dtype=np.uint64, count=len(hashes)))
 
 
@@ -204,8 +207,9 @@ class KeyIndex:
                     found[absent[place]] = (content, seq)
         return found
 
-    def places(self, keys: Sequence[int]) -> Places:
-        return Places(np.array(sorted(f[1] for f in self.find(keys) if f is not None), dtype=np.uint64), 2**62)
+    def places(self, keys: Collection[int]) -> Places:
+        found = self.find(keys if isinstance(keys, Sequence) else list(keys))
+        return Places(np.array(sorted(f[1] for f in found if f is not None), dtype=np.uint64), 2**62)
 
     def put(self, key: int, content: int, seq: int) -> None:
         self._hot[key] = (content, seq)
@@ -232,6 +236,13 @@ class Places:
     seqs: UInt64Array
     known_to: int
 
+    def sql(self) -> str:
+        """A condition that row groups are left out by."""
+        if not len(self.seqs):
+            return "false"
+        span = f"seq BETWEEN {self.seqs[0]} AND {self.seqs[-1]}"
+        return span if len(self.seqs) > LISTED else f"{span} AND seq IN ({', '.join(map(str, self.seqs.tolist()))})"
+
     def may_lie_in(self, first_seq: int, last_seq: int) -> bool:
         low, high = np.searchsorted(self.seqs, np.array([first_seq, last_seq + 1], dtype=np.uint64))
         return last_seq > self.known_to or bool(low < high)
@@ -246,7 +257,7 @@ class PlaceIndex:
     def __init__(self) -> None:
         self._state: tuple[tuple[HashFile, ...], int] = ((), 0)  # files and the last seq they know of, replaced as a whole
 
-    def find(self, hashes: Collection[int]) -> Places:
+    def find(self, hashes: Collection[int] | UInt64Array) -> Places:
         files, known_to = self._state
         wanted = Wanted.of(hashes)
         found = [file.rows[1, file.match(wanted)[1]] for file in files]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,33 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from monitor.keys import Places
+from monitor.keys import Places, UInt64Array
 from monitor.schema import KINDS, table_name
+
+Find = Callable[[str, str, str, "Collection[int] | UInt64Array"], Places]
 
 
 class Reader:
     """Runs inside one read transaction, so a row that is being sealed is seen once: hot or sealed, never both."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, root: Path) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, root: Path, find: Find | None = None) -> None:
         self._cursor = cursor
         self._root = root
+        self._find = find
+
+    def places(self, index: str, kind: str, model: str, hashes: Collection[int] | UInt64Array) -> Places | None:
+        """Where the rows of these hashes lie, for `source`; `index` is a suffix of `segments.indexes`. None: not known."""
+        return self._find(index, kind, model, hashes) if self._find is not None else None
 
     def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         return self._cursor.sql(sql, params=list(params)).to_arrow_table()
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return self.table(sql, params).to_pylist()  # type: ignore[no-any-return]
+
+    def give(self, name: str, rows: pa.Table) -> None:
+        """Have `rows` be a table of this name for the queries that follow."""
+        self._cursor.register(name, rows)
 
     def execute(self, sql: str) -> None:
         """For COPY out of the store; the transaction can read only what it sees."""
@@ -42,16 +53,18 @@ class Reader:
         after_seq: int = 0,
         places: Places | None = None,
     ) -> str:
-        """SQL of a subquery with all rows of one log. The bounds only leave out segments that cannot hold matching rows:
-        the caller's WHERE decides on rows."""
+        """SQL of a subquery with all rows of one log. The bounds and `places` only leave out what cannot match: the caller's
+        WHERE decides on rows."""
         files = self.query(
             "SELECT file, first_seq, last_seq FROM manifest WHERE kind = ? AND model = ? AND quarantined IS NULL "
             "AND last_seq > ? AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) "
             "AND (? IS NULL OR max_received >= ?) ORDER BY first_seq",
             [kind, model, after_seq, since, since, until, until, received_since, received_since],
         )
+        known: list[dict[str, Any]] = []
         if places is not None:
-            files = [f for f in files if places.may_lie_in(f["first_seq"], f["last_seq"])]
+            known = [f for f in files if f["last_seq"] <= places.known_to and places.may_lie_in(f["first_seq"], f["last_seq"])]
+            files = [f for f in files if f["last_seq"] > places.known_to]
         parts = []
         if kind != "predictions" or self._has_table(model):
             shared = "" if kind == "predictions" else f" WHERE model = {literal(model)}"
@@ -59,6 +72,9 @@ class Reader:
         if files:
             paths = ", ".join(literal(str(self._root / row["file"])) for row in files)
             parts.append(f"SELECT * FROM read_parquet([{paths}], union_by_name = true)")
+        if known and places is not None:
+            paths = ", ".join(literal(str(self._root / row["file"])) for row in known)
+            parts.append(f"SELECT * FROM read_parquet([{paths}], union_by_name = true) WHERE {places.sql()}")
         if not parts:
             columns = ", ".join(f'NULL::{c.type} AS "{c.name}"' for c in KINDS[kind].columns)
             parts.append(f"SELECT {columns} WHERE false")

@@ -14,13 +14,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import duckdb
+import numpy as np
 
 from monitor import hotfile, log, segments
 from monitor.clock import Clock
 from monitor.config import StoreConfig
 from monitor.errors import InboxFull, StoreError, StoreUnavailable, Undone
 from monitor.faultpoints import point
-from monitor.keys import NOWHERE, HashFile, KeyFile, KeyIndex, PlaceIndex, Places
+from monitor.keys import NOWHERE, HashFile, KeyFile, KeyIndex, PlaceIndex, Places, UInt64Array
 from monitor.metrics import Metrics
 from monitor.reader import Reader
 from monitor.schema import KINDS, table_name
@@ -122,7 +123,7 @@ class Store:
         try:
             cursor.execute("USE hot")
             cursor.execute("BEGIN TRANSACTION")
-            yield Reader(cursor, self.root)
+            yield Reader(cursor, self.root, self.places)
         finally:
             with self._cursor_lock:
                 self._cursors.pop(cursor, None)
@@ -155,9 +156,11 @@ class Store:
     def keys(self, kind: str, model: str) -> KeyIndex:
         return self._keys.setdefault((kind, model), KeyIndex())
 
-    def places(self, index: str, kind: str, model: str, hashes: Collection[int]) -> Places:
-        """Where the rows of these hashes lie, for `Reader.source`; `index` is a suffix of `segments.indexes`. Open the reader
-        first: what it sees sealed is then known here, or beyond what is."""
+    def places(self, index: str, kind: str, model: str, hashes: Collection[int] | UInt64Array) -> Places:
+        """Where the rows of these hashes lie, for `Reader.source`; `index` is a suffix of `segments.indexes`. Ask through a
+        reader: what it sees sealed is then known here, or beyond what is."""
+        if index == "keys":
+            return self.keys(kind, model).places(hashes.tolist() if isinstance(hashes, np.ndarray) else hashes)
         found = self._places.get((index, kind, model))
         return found.find(hashes) if found is not None else NOWHERE
 

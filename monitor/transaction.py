@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from monitor.keys import KeyIndex
+from monitor.keys import KeyIndex, place_hash
 from monitor.reader import Reader
 from monitor.schema import ARROW, FEATURE, FEATURE_TYPE, KINDS, create_table, quote, table_name
 
@@ -97,7 +97,7 @@ class Transaction:
     def reader(self) -> Reader:
         """A look at the store that includes what was put down here so far."""
         self.flush()
-        return Reader(self._connection, self._store.root)
+        return Reader(self._connection, self._store.root, self._store.places)
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Add rows to a state table. What is executed or asked later in this transaction sees them."""
@@ -109,15 +109,12 @@ class Transaction:
             self._watermarks[model] = when
 
     def scored_input(self, model: str, record_id: str) -> tuple[int, int | None]:
-        """Of a generation: its latest input revision, and the seq of its first passage. Reads every segment of contexts,
-        so it is only asked when a passage comes after scoring."""
+        """Of a generation: its latest input revision, and the seq of its first passage. Reads the segments that hold any."""
         reader = self.reader()
         revisions = [1]
         for kind in ("scores", "contexts"):
-            found = reader.query(
-                f"SELECT max(revision) AS r, min(seq) AS seq FROM {reader.source(kind, model)} WHERE record_id = ?",
-                [record_id],
-            )[0]
+            source = reader.source(kind, model, places=reader.places("records", kind, model, [place_hash(record_id)]))
+            found = reader.query(f"SELECT max(revision) AS r, min(seq) AS seq FROM {source} WHERE record_id = ?", [record_id])[0]
             revisions.append(found["r"] or 1)
         return max(revisions), found["seq"]
 

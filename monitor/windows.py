@@ -15,10 +15,12 @@ import pyarrow.compute as pc
 
 from detectors.contract import Categories, ColumnKind, FloatArray, Frame, NotEvaluable
 from monitor.clock import EPOCH, MICROSECOND
+from monitor.keys import Places
 from monitor.reader import Reader, literal
 from monitor.schema import FEATURE, quote
 
 LABELLED = ("prediction", "probability", "label")
+LOOKED_UP = 50_000  # for a larger window the segments are read rather than looked into
 CLOCKS_DIFFER = timedelta(days=1)  # how far ahead of ours a sender's clock may be, a wrong time zone included
 
 
@@ -101,9 +103,12 @@ def predictions(
     if "label" in inputs:
         columns.append("l.label AS label")
         # A label is received after its prediction was made, so older segments of labels hold none of these.
+        labels = reader.source(
+            "labels", model, received_since=start - CLOCKS_DIFFER, places=_label_places(reader, model, start, end)
+        )
         joined = (
             "LEFT JOIN (SELECT record_id, arg_max(coalesce(label::VARCHAR, label_text), revision) AS label "
-            f"FROM {reader.source('labels', model, received_since=start - CLOCKS_DIFFER)} GROUP BY record_id) l USING (record_id)"
+            f"FROM {labels} GROUP BY record_id) l USING (record_id)"
         )
     table = reader.table(
         f"SELECT {', '.join(columns) or 'p.seq'} FROM {reader.source('predictions', model, since=start, until=end)} p {joined} "
@@ -111,6 +116,16 @@ def predictions(
         [start, end],
     )
     return TableWindow(_numbers_where_possible(table), chosen)
+
+
+def _label_places(reader: Reader, model: str, start: datetime, end: datetime) -> Places | None:
+    """Where the labels of the window's predictions lie: of an old window in few of the many segments that came since."""
+    hashes = reader.table(
+        f"SELECT md5_number_lower(record_id) AS hash FROM {reader.source('predictions', model, since=start, until=end)} "
+        "WHERE event_time >= ? AND event_time < ? LIMIT ?",
+        [start, end, LOOKED_UP + 1],
+    )["hash"]
+    return None if len(hashes) > LOOKED_UP else reader.places("records", "labels", model, hashes.to_numpy())
 
 
 def from_file(reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
