@@ -33,20 +33,20 @@ def connect(root: Path, config: StoreConfig) -> duckdb.DuckDBPyConnection:
         connection.execute(f"ATTACH {literal(str(path))} AS hot (STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE 8192)")
     except duckdb.Error as exc:
         connection.close()
-        if "lock" in str(exc):
+        if re.search(r"\block\b", str(exc)):  # and not a damaged block
             holder = re.search(r"PID (\d+)", str(exc))
             raise StoreLocked(str(root), int(holder[1]) if holder else None) from exc
-        raise StoreError(f"{path}: cannot be opened: {exc}{_advice(path, str(exc))}") from exc
+        raise StoreError(f"{path}: cannot be opened: {exc}{advice(root, exc)}") from exc
     connection.execute("USE hot")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute(f"SET GLOBAL checkpoint_threshold = '{config.checkpoint_bytes}B'")
     return connection
 
 
-def _advice(path: Path, problem: str) -> str:
-    """What an operator can do about a file that is there and cannot be opened."""
-    log = path.with_name(f"{NAME}.wal")
-    if "wal" in problem.lower() and log.exists():
+def advice(root: Path, problem: duckdb.Error) -> str:
+    """What an operator can do about a file that is there and cannot be read."""
+    log = root / f"{NAME}.wal"
+    if "wal" in str(problem).lower() and log.exists():
         return (
             f"; nothing was changed. {log.name} holds what was acknowledged since the last checkpoint, and it is damaged: "
             f"restore the folder from a backup, or, to go on without these records, move {log.name} aside and keep it"

@@ -257,15 +257,15 @@ class Store:
             self._connection.execute("COMMIT")
             self._sync_folder()
             point("commit.after")
-        except duckdb.FatalException as exc:
-            # The engine is dead, and whether the commit stands is not known: only the reopened file can say. Clients
-            # send again, and the key index then tells what is there.
-            transaction.rolled_back()
-            self._metrics.commit_failures.labels("fatal").inc()
-            self._fail(jobs, StoreUnavailable(f"the store is being reopened: {exc}"))
-            self._reopen(exc)
         except Exception as exc:
             transaction.rolled_back()
+            if _is_fatal(exc):
+                # The engine is dead, and whether the commit stands is not known: only the reopened file can say. Clients
+                # send again, and the key index then tells what is there.
+                self._metrics.commit_failures.labels("fatal").inc()
+                self._fail(jobs, StoreUnavailable(f"the store is being reopened: {exc}"))
+                self._reopen(exc)
+                return
             with contextlib.suppress(duckdb.Error):
                 self._connection.execute("ROLLBACK")
             if len(jobs) > 1:
@@ -274,9 +274,15 @@ class Store:
                     self._commit([job])
                 return
             if not isinstance(exc, Undone):
-                self._metrics.commit_failures.labels("io" if isinstance(exc, duckdb.IOException) else "job").inc()
-            if isinstance(exc, duckdb.IOException):
-                exc = StoreUnavailable(f"the store could not write: {exc}")
+                full = _is_full(exc)
+            self._metrics.commit_failures.labels("io" if full or isinstance(exc, duckdb.IOException) else "job").inc()
+            if full or isinstance(exc, duckdb.IOException):
+                exc = StoreUnavailable(f"the store failed: {exc}")
+            if full:
+                # Not ready until the next look at the space, when the next batch may try.
+                self._unavailable = str(exc)
+                self._metrics.degraded.set(1)
+                self._space_checked = self._clock.monotonic()
             self._fail(jobs, exc)
         else:
             transaction.committed()
@@ -320,7 +326,7 @@ class Store:
         low = free < needed
         message = f"{free} bytes free at {self.root}, {needed} needed; free some space" if low else None
         if bool(message) != bool(self._unavailable):
-            log.warning("disk space is low" if low else "disk space is back", free=free, needed=needed)
+            log.warning("disk space is low" if low else "writing is tried again", free=free, needed=needed)
         self._unavailable = message
         self._metrics.degraded.set(1 if low else 0)
 
@@ -334,6 +340,9 @@ class Store:
             self._sync_folder()
             segments.recover(self.root, Reader(self._connection, self.root))
             self._load()
+        except duckdb.Error as exc:
+            self._disconnect()
+            raise StoreError(f"{self.root / hotfile.NAME}: cannot be read: {exc}{hotfile.advice(self.root, exc)}") from exc
         except BaseException:
             self._disconnect()
             raise
@@ -410,6 +419,17 @@ class Store:
                     self._connection.close()
                     return
             threading.Event().wait(INTERRUPT_SECONDS)
+
+
+def _is_fatal(exc: Exception) -> bool:
+    """Whether nothing works any more until the file is opened again."""
+    # A checkpoint that fails, for want of space, invalidates the file: an IOException, not a FatalException as before 2.0.
+    return isinstance(exc, duckdb.FatalException) or (isinstance(exc, duckdb.Error) and "has been invalidated" in str(exc))
+
+
+def _is_full(exc: Exception) -> bool:
+    """Whether the disk did not take what was to be written. A TransactionException at COMMIT, else an IOException."""
+    return isinstance(exc, duckdb.Error) and "write" in str(exc)
 
 
 def _closed(cursor: duckdb.DuckDBPyConnection) -> bool:

@@ -33,7 +33,7 @@ class Daemon:
         ports, _ = ANY.free()
         self._stop = stop
         self.config = folder / "modelwatch.yaml"
-        self.store = folder / "store"
+        self.store = folder / sections.get("store", {}).get("path", "store")
         self.log = folder / "modelwatch.log"
         self.push, self.metrics = f"{HOST}:{ports.push}", f"{HOST}:{ports.metrics}"
         defaults: dict[str, Any] = {"models": MODELS, "checks": [BARE], "scoring": {"settle_seconds": 0}}
