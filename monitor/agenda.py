@@ -131,8 +131,6 @@ class Agenda:
         )
         return last, [row["at"] for row in times]
 
-    def due(self) -> list[datetime]:
-        """Touched slots that the watermark has passed, or the wall clock where nothing came for them for `idle_timeout`;
     def _labelled(self, reader: Reader, cursor: int) -> Places | None:
         """Where the predictions of the new labels lie; None when there are so many that all may be read."""
         model = self._check.model
@@ -144,6 +142,8 @@ class Agenda:
             return None
         return reader.places("keys", "predictions", model, [hash64(row["record_id"]) for row in ids])
 
+    def due(self) -> list[datetime]:
+        """Touched slots that the watermark has passed, or the wall clock where nothing came for them for `idle_timeout`;
         oldest first. The clock alone is no reason: a replay of last year's data is not late, it is not finished."""
         check = self._check
         watermark = self._store.watermark(check.model)
