@@ -70,7 +70,7 @@ SIGNALS = (
 )
 
 
-def put(inbox: Inbox, signal: Signal, body: bytes, content_type: str, *, source: str, model: str | None) -> Put:
+def put(inbox: Inbox, signal: Signal, body: bytes, content_type: str, *, source: str) -> Put:
     """Of a body that cannot be read as a whole, the beginning goes to the dead letter.
 
     Raises:
@@ -86,7 +86,7 @@ def put(inbox: Inbox, signal: Signal, body: bytes, content_type: str, *, source:
     except BodyRejected as exc:
         failed = exc
         items = receiving.unreadable(body, "bad_json" if encoding == JSON else "undecodable", exc)
-    return inbox.put(Batch(signal.kind, items, source, model=model, size=len(body))), failed
+    return inbox.put(Batch(signal.kind, items, source, size=len(body))), failed
 
 
 async def answer(signal: Signal, taken: Put) -> Message:

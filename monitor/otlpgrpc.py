@@ -62,7 +62,6 @@ class OtlpGrpcServer:
         self._budget = budget
         self._limit = config.otlp.max_body_bytes
         self._read_timeout = config.server.read_timeout_seconds
-        self._model = config.otlp.default_model
         self._clock = clock
         self._metrics = metrics
         self._calls = 0
@@ -136,26 +135,28 @@ class OtlpGrpcServer:
         in_flight.inc()
         self._calls += 1
         code = grpc.StatusCode.UNKNOWN
+        trouble = None
+        answer = b""
         try:
             with self._budget.hold() as hold:
-                try:
-                    answer = await self._take(signal, requests, context, hold)
-                    code = grpc.StatusCode.OK
-                    return answer
-                except _Refused as exc:
-                    trouble = exc.trouble
-                except asyncio.CancelledError:
-                    code = grpc.StatusCode.CANCELLED
-                    raise
-                except Exception as exc:
-                    trouble = trouble_of(exc, self.transport, 503)
-            code = CODES[trouble.status]
-            await _abort(context, code, trouble)
-        finally:
+                answer = await self._take(signal, requests, context, hold)
+            code = grpc.StatusCode.OK
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except _Refused as exc:
+            trouble = exc.trouble
+        except Exception as exc:
+            trouble = trouble_of(exc, self.transport, 503)
+        finally:  # before the sender hears of it
+            code = CODES[trouble.status] if trouble else code
             self._calls -= 1
             in_flight.dec()
             self._metrics.requests.labels(self.transport, code.name).inc()
             self._metrics.request_duration.labels(self.transport).observe(self._clock.monotonic() - started)
+        if trouble:
+            await _abort(context, code, trouble)
+        return answer
 
     async def _take(self, signal: Signal, requests: AsyncIterator[bytes], context: Context, hold: Any) -> bytes:
         # All this before the message is asked for: what is refused need not come.
@@ -175,7 +176,7 @@ class OtlpGrpcServer:
         except StopAsyncIteration:
             raise _Refused(Trouble(400, "no_message", "the call has no message")) from None
         hold.reach(len(body))
-        work = partial(exports.put, self._inbox, signal, body, PROTOBUF, source=self.transport, model=self._model)
+        work = partial(exports.put, self._inbox, signal, body, PROTOBUF, source=self.transport)
         taken = await self._loop.run_in_executor(self._decoders, work)
         message = await exports.answer(signal, taken)
         if signal.kind is None:

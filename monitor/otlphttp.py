@@ -46,7 +46,6 @@ class OtlpHttpServer(Receiver):
         self, listener: OtlpHttp, config: Config, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics
     ) -> None:
         self._inbox = inbox
-        self._model = config.otlp.default_model
         super().__init__(
             listener,
             tokens=tokens,
@@ -75,7 +74,7 @@ class OtlpHttpServer(Receiver):
     def _put(self, signal: Signal, request: Request, sent: bytes, hold: Hold) -> exports.Put:
         body = self.inflated(request, sent, hold)
         content_type = request.headers.get("Content-Type", "")
-        return exports.put(self._inbox, signal, body, content_type, source=self.transport, model=self._model)
+        return exports.put(self._inbox, signal, body, content_type, source=self.transport)
 
     def _message(self, request: Request, message: Message, status: int, headers: Mapping[str, str]) -> Response:
         try:

@@ -43,6 +43,7 @@ class Recorder:
         answer = Answer("b", rejects=rejects)
         answer.accepted_by["bot"] = len(batch.items) - len(rejects)
         future: Future[Answer] = Future()
+        future.set_running_or_notify_cancel()  # as the store does: what is being stored cannot be called back
         self.batches.append(batch)
         if self._open.is_set():
             future.set_result(answer)

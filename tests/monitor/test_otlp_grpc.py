@@ -1,0 +1,354 @@
+"""OTLP over gRPC, as exporters need it: codes, RetryInfo, limits."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk._logs.export import LogRecordExportResult
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from monitor.auth import Tokens
+from monitor.clock import SystemClock
+from monitor.config import Config, Tls
+from monitor.errors import InboxFull, StoreUnavailable
+from monitor.exports import SIGNALS
+from monitor.metrics import Metrics
+from monitor.otlpgrpc import OtlpGrpcServer
+from monitor.receiving import Budget
+from tests.monitor.otlp import Recorder, export, finished, log_export, logged
+from tests.monitor.support import sample, wait_for
+
+TRACES, LOGS, METRICS = (signal.service for signal in SIGNALS)
+MIB = 2**20
+UNLIMITED = [("grpc.max_send_message_length", -1)]
+SECONDS = 30
+
+
+class Receiver:
+    """A receiver before an inbox that records, and a channel to it."""
+
+    def __init__(self, metrics: Metrics, tokens: Path | None, tls: Tls | None, sections: dict[str, Any]) -> None:
+        self.config = Config.model_validate({**sections, "otlp": {"grpc": {"listen": "127.0.0.1:0", "tls": tls}}})
+        self.inbox = Recorder()
+        self.metrics = metrics
+        self.budget = Budget(self.config.server.bodies_bytes)
+        self.server = self.another()
+        self.server.tokens = Tokens(tokens)
+        self.server.start()
+        self.channel: Any
+        if tls:
+            self.channel = grpc.secure_channel(self.server.address, grpc.ssl_channel_credentials(tls.cert_file.read_bytes()))
+        else:
+            self.channel = grpc.insecure_channel(self.server.address, options=UNLIMITED)
+
+    def another(self, **listener: Any) -> OtlpGrpcServer:
+        grpc_listener = self.config.otlp.grpc
+        assert grpc_listener is not None
+        return OtlpGrpcServer(
+            grpc_listener.model_copy(update=listener), self.config, self.inbox, tokens=Tokens(None), budget=self.budget,
+            clock=SystemClock(), metrics=self.metrics,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.channel.close()
+        self.server.stop()
+
+    def call(self, body: bytes, method: str = TRACES, **more: Any) -> bytes:
+        answer: bytes = self.channel.unary_unary(method)(body, timeout=SECONDS, **more)
+        return answer
+
+    def refusal(self, body: bytes, method: str = TRACES, **more: Any) -> Any:
+        with pytest.raises(grpc.RpcError) as refused:
+            self.call(body, method, **more)
+        return refused.value
+
+    def counted(self, code: str) -> float | None:
+        return sample(self.metrics, "modelwatch_ingest_requests_total", transport="otlp_grpc", code=code)
+
+    def exporter(self, **settings: Any) -> OTLPSpanExporter:
+        return OTLPSpanExporter(self.server.address, insecure=True, **settings)
+
+
+@pytest.fixture
+def make(metrics: Metrics) -> Iterator[Callable[..., Receiver]]:
+    with ExitStack() as stack:
+
+        def make(tokens: Path | None = None, tls: Tls | None = None, **sections: Any) -> Receiver:
+            made = Receiver(metrics, tokens, tls, sections)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def receiver(make: Callable[..., Receiver]) -> Receiver:
+    return make()
+
+
+def delay_of(refused: Any) -> int | None:
+    """Seconds of the RetryInfo, where the status has one; both places say the same."""
+    trailing = dict(refused.trailing_metadata())
+    if "google.rpc.retryinfo-bin" not in trailing:
+        assert "grpc-status-details-bin" not in trailing
+        return None
+    status, retry = Status.FromString(trailing["grpc-status-details-bin"]), RetryInfo()
+    assert status.code == refused.code().value[0]
+    assert status.details[0].Unpack(retry)
+    assert retry == RetryInfo.FromString(trailing["google.rpc.retryinfo-bin"])
+    seconds: int = retry.retry_delay.seconds
+    return seconds
+
+
+@pytest.mark.parametrize("compression", (grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate))
+def test_an_export_is_answered_once_it_is_taken(receiver: Receiver, compression: grpc.Compression) -> None:
+    body = export("one", "two").SerializeToString()
+    assert receiver.call(body, compression=compression) == b""
+    (batch,) = receiver.inbox.batches
+    assert [one.name for one in batch.items] == ["one", "two"]
+    assert (batch.kind, batch.source, batch.size) == ("spans", "otlp_grpc", len(body))
+    assert receiver.counted("OK") == 1
+    assert receiver.budget.taken == 0
+
+
+def test_log_records_and_metrics_have_services_of_their_own(receiver: Receiver) -> None:
+    assert receiver.call(log_export("a").SerializeToString(), LOGS) == b""
+    assert [one.body for one in receiver.inbox.items("logs")] == ["a"]
+    assert receiver.call(b"\x0a\x00", METRICS) == b""
+    assert sample(receiver.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_grpc") == 1
+    assert len(receiver.inbox.batches) == 1
+
+
+def test_what_is_rejected_is_a_partial_success(receiver: Receiver) -> None:
+    made = export("good", "bad")
+    made.resource_spans[0].scope_spans[0].spans[1].span_id = b""
+    body = made.SerializeToString() + log_export("x" * 300).SerializeToString()
+    partial = ExportTraceServiceResponse.FromString(receiver.call(body)).partial_success
+    assert partial.rejected_spans == 2
+    assert "bad_span_id" in partial.error_message
+    assert receiver.inbox.names() == ["good"]
+
+
+FAULTS: dict[str, tuple[Exception, grpc.StatusCode]] = {
+    "a full inbox": (InboxFull("full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "a store without space": (StoreUnavailable("no space"), grpc.StatusCode.UNAVAILABLE),
+    "a fault of ours": (ZeroDivisionError("oops"), grpc.StatusCode.UNAVAILABLE),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_may_pass_says_when_to_come_again(receiver: Receiver, name: str) -> None:
+    fault, code = FAULTS[name]
+    receiver.inbox.faults = [fault]
+    body = export("one").SerializeToString()
+    refused = receiver.refusal(body)
+    assert refused.code() is code
+    assert delay_of(refused) in (1, 2)
+    assert "oops" not in refused.details()
+    assert receiver.counted(code.name) == 1
+    assert receiver.budget.taken == 0
+    assert receiver.call(body) == b""
+
+
+def test_what_cannot_pass_does_not(receiver: Receiver) -> None:
+    refused = receiver.refusal(b"hello, world")
+    assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.INVALID_ARGUMENT, None)
+    assert receiver.inbox.items()[0].reason == "undecodable"
+    assert receiver.refusal(b"", "/opentelemetry.Nowhere/Export").code() is grpc.StatusCode.UNIMPLEMENTED
+    nothing = receiver.channel.stream_unary(TRACES)
+    with pytest.raises(grpc.RpcError) as refusal:
+        nothing(iter(()), timeout=SECONDS)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_export_of_20_mib_is_taken_and_one_byte_more_is_not(receiver: Receiver) -> None:
+    limit = receiver.config.otlp.max_body_bytes
+    made = export("big", size=limit - 1000)
+    text = made.resource_spans[0].scope_spans[0].spans[0].attributes[1].value
+    text.string_value += "x" * (limit - made.ByteSize())
+    assert made.ByteSize() == limit == 20 * MIB
+    assert receiver.call(made.SerializeToString()) == b""
+    text.string_value += "x"
+    for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+        refused = receiver.refusal(made.SerializeToString(), compression=compression)
+        assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+    assert receiver.inbox.names() == ["big"]
+
+
+def test_a_gzip_bomb_is_refused(receiver: Receiver) -> None:
+    refused = receiver.refusal(bytes(200 * MIB), compression=grpc.Compression.Gzip)
+    assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+    assert receiver.inbox.batches == []
+
+
+def test_bodies_in_hand_have_a_budget_over_all_connections(make: Callable[..., Receiver]) -> None:
+    receiver = make(server={"bodies_bytes": MIB})
+    big = export("big", size=MIB * 3 // 4).SerializeToString()
+    receiver.inbox.hold()
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(receiver.call, big)
+        wait_for(lambda: receiver.inbox.batches, "the first in hand")
+        refused = receiver.refusal(big)
+        assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1)
+        receiver.inbox.release()
+        assert taken.result(10) == b""
+    assert receiver.call(big) == b""
+    assert receiver.budget.taken == 0
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text("".join(f"{role}:{hashlib.sha256(token).hexdigest()}\n" for role, token in TOKENS))
+    return path
+
+
+TOKENS = (("ingest", b"old"), ("ingest", b"new"), ("query", b"only-looking"))
+
+
+def test_without_a_token_of_the_role_ingest_nothing_is_taken(make: Callable[..., Receiver], tokens: Path) -> None:
+    receiver = make(tokens)
+    body = export("one").SerializeToString()
+    for metadata in ((), (("authorization", "Bearer only-looking"),), (("authorization", "new"),)):
+        refused = receiver.refusal(body, metadata=metadata)
+        assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.UNAUTHENTICATED, None)
+    assert receiver.inbox.seen == 0
+    for token in ("old", "new"):
+        assert receiver.call(body, metadata=(("authorization", f"Bearer {token}"),)) == b""
+
+
+def test_with_a_certificate_it_speaks_tls(make: Callable[..., Receiver], tls: Tls) -> None:
+    receiver = make(tls=tls)
+    assert receiver.call(export("one").SerializeToString()) == b""
+    credentials = grpc.ssl_channel_credentials(tls.cert_file.read_bytes())
+    exporter = OTLPSpanExporter(f"https://{receiver.server.address}", credentials=credentials)
+    assert exporter.export(finished("two")) is SpanExportResult.SUCCESS
+    assert receiver.inbox.names() == ["one", "two"]
+
+
+def test_a_sender_that_never_sends_its_message_is_cut_off(make: Callable[..., Receiver]) -> None:
+    receiver = make(server={"read_timeout_seconds": 1})
+    never = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        never.wait()
+        yield b""
+
+    try:
+        with pytest.raises(grpc.RpcError) as refused:
+            receiver.channel.stream_unary(TRACES)(messages(), timeout=SECONDS)
+    finally:
+        never.set()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert delay_of(refused.value) == 1
+    in_flight = sample(receiver.metrics, "modelwatch_ingest_requests_in_flight", transport="otlp_grpc")
+    assert in_flight == 0
+
+
+def test_a_sender_that_goes_away_is_counted_and_holds_nothing(receiver: Receiver) -> None:
+    receiver.inbox.hold()
+    call = receiver.channel.unary_unary(TRACES).future(export("one").SerializeToString())
+    wait_for(lambda: receiver.inbox.batches, "a batch in hand")
+    call.cancel()
+    wait_for(lambda: receiver.counted("CANCELLED") == 1, "the end of the call")
+    assert receiver.budget.taken == 0
+    receiver.inbox.release()
+    assert receiver.call(export("two").SerializeToString()) == b""
+
+
+def test_an_address_that_is_taken_is_an_error_that_names_it(receiver: Receiver) -> None:
+    with pytest.raises(OSError, match=receiver.server.address):
+        receiver.another(listen=receiver.server.address).start()
+
+
+def test_while_it_stops_what_is_in_hand_is_answered_and_what_is_new_is_refused(receiver: Receiver) -> None:
+    body = export("one").SerializeToString()
+    receiver.inbox.hold()
+    with ThreadPoolExecutor(2) as pool:
+        taken = pool.submit(receiver.call, body)
+        wait_for(lambda: receiver.inbox.batches, "a batch in hand")
+        receiver.server.refuse()
+        refused = receiver.refusal(body)
+        assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.UNAVAILABLE, 2)
+        stopping = pool.submit(receiver.server.stop)
+        receiver.inbox.release()
+        assert taken.result(10) == b""
+        stopping.result(10)
+    assert receiver.refusal(body).code() is grpc.StatusCode.UNAVAILABLE
+    assert len(receiver.inbox.batches) == 1
+
+
+# --- the exporters of the OpenTelemetry SDK ---
+
+
+@pytest.mark.parametrize("compression", (grpc.Compression.NoCompression, grpc.Compression.Gzip))
+def test_the_exporters_of_the_sdk_deliver(receiver: Receiver, compression: grpc.Compression) -> None:
+    exporter = receiver.exporter(compression=compression)
+    assert exporter.export(finished("one", "two")) is SpanExportResult.SUCCESS
+    assert receiver.inbox.names() == ["one", "two"]
+    logs = OTLPLogExporter(receiver.server.address, insecure=True, compression=compression)
+    assert logs.export(logged("said")) is LogRecordExportResult.SUCCESS
+    assert [(one.body, one.event_name) for one in receiver.inbox.items("logs")] == [("said", "gen_ai.choice")]
+    exporter.shutdown()
+    logs.shutdown()
+
+
+def test_the_metrics_of_the_sdk_are_taken_without_an_error(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    exporter = OTLPMetricExporter(receiver.server.address, insecure=True)
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=60_000)])
+    provider.get_meter("tests").create_counter("requests").add(1)
+    assert provider.force_flush()
+    provider.shutdown()
+    assert (sample(receiver.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_grpc") or 0) >= 1
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_the_exporter_sends_again_after_a_refusal_arrives_once(receiver: Receiver, name: str) -> None:
+    receiver.inbox.faults = [FAULTS[name][0]]
+    exporter = receiver.exporter()
+    assert exporter.export(finished("one")) is SpanExportResult.SUCCESS
+    exporter.shutdown()
+    assert (receiver.inbox.seen, receiver.inbox.names()) == (2, ["one"])
+
+
+def test_the_exporter_gives_up_at_once_on_a_wrong_token_and_delivers_with_a_right_one(
+    make: Callable[..., Receiver], tokens: Path
+) -> None:
+    receiver = make(tokens)
+    wrong, right = (receiver.exporter(headers={"authorization": f"Bearer {token}"}) for token in ("wrong", "new"))
+    assert wrong.export(finished("one")) is SpanExportResult.FAILURE
+    assert receiver.counted("UNAUTHENTICATED") == 1
+    assert right.export(finished("two")) is SpanExportResult.SUCCESS
+    assert receiver.inbox.names() == ["two"]
+    for exporter in (wrong, right):
+        exporter.shutdown()
+
+
+def test_many_exporters_at_once_all_deliver(receiver: Receiver) -> None:
+    def send(n: int) -> SpanExportResult:
+        exporter = receiver.exporter()
+        try:
+            return exporter.export(finished(f"span {n}"))
+        finally:
+            exporter.shutdown()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(send, range(40))) == {SpanExportResult.SUCCESS}
+    assert sorted(receiver.inbox.names()) == sorted(f"span {n}" for n in range(40))
