@@ -273,8 +273,10 @@ class Store:
                 for job in jobs:
                     self._commit([job])
                 return
-            if not isinstance(exc, Undone):
-                full = _is_full(exc)
+            if isinstance(exc, Undone):  # as was asked for: no failure
+                self._fail(jobs, exc)
+                return
+            full = _is_full(exc)
             self._metrics.commit_failures.labels("io" if full or isinstance(exc, duckdb.IOException) else "job").inc()
             if full or isinstance(exc, duckdb.IOException):
                 exc = StoreUnavailable(f"the store failed: {exc}")
