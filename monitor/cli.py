@@ -17,6 +17,7 @@ from monitor.config import StoreConfig
 from monitor.errors import ConfigError, ModelwatchError, StoreError
 
 STOP_SECONDS = 20.0
+KINDS = ("predictions", "labels", "generations", "contexts", "feedback", "deployments")  # a test holds it to records.KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,6 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--config", type=Path, default=None, help="a config file that says where the store is")
     sql.add_argument("--format", choices=("table", "json", "csv"), default="table")
     sql.set_defaults(do=_sql)
+    ingest = commands.add_parser("ingest", help="send files of the past to the running daemon; again, after an interruption")
+    ingest.add_argument("files", nargs="+", metavar="FILE", help=".jsonl, .csv or .parquet, also .gz; - is stdin")
+    ingest.add_argument("--kind", choices=KINDS, required=True)
+    ingest.add_argument("--model", default=None, help="for records that name none")
+    ingest.add_argument("--columns", default="", help="FIELD=COLUMN,... with features=A+B or features=rest; or the same as JSON")
+    ingest.add_argument("--text-columns", default="", help="A,B: text although they look like numbers")
+    ingest.add_argument("--timezone", default=None, help="of times that have none, like UTC or Europe/Oslo")
+    ingest.add_argument("--format", choices=("jsonl", "csv", "parquet", "sagemaker"), default=None, help="default: by the name")
+    ingest.add_argument("--url", default="http://127.0.0.1:9710", help="the daemon's push API")
+    ingest.add_argument("--token-file", type=Path, default=None, help="a file with a token of the role ingest")
+    ingest.add_argument("--ca-file", type=Path, default=None, help="who may have signed the daemon's certificate")
+    ingest.set_defaults(do=_ingest)
     letterbox.add_to(commands)
     return parser
 
@@ -143,3 +156,59 @@ def _sql(arguments: argparse.Namespace) -> int:
     except (duckdb.Error, StoreError) as exc:
         return _complain(str(exc))
     return 0
+
+
+def _ingest(arguments: argparse.Namespace) -> int:
+    import ssl
+
+    import httpx
+    from pydantic import ValidationError
+
+    from monitor.ingest import Ingest
+    from monitor.mapping import Columns
+
+    try:
+        given = _columns(arguments.columns)
+        texts = [name for name in arguments.text_columns.split(",") if name]
+        columns = Columns.model_validate({"columns": given, "text_columns": texts, "timezone": arguments.timezone})
+        if problem := columns.problem(arguments.kind):
+            return _complain(f"--{problem}")
+        token = arguments.token_file.read_text(encoding="utf-8").strip() if arguments.token_file else None
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=arguments.ca_file) if arguments.ca_file else True
+    except ValidationError as exc:
+        return _complain(*(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()))
+    except (OSError, ValueError) as exc:
+        return _complain(str(exc))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with httpx.Client(base_url=arguments.url, headers=headers, verify=verify, timeout=60) as client:
+        ingest = Ingest(client, arguments.kind, model=arguments.model)
+        progress = sys.stderr if sys.stderr.isatty() else None
+        try:
+            for file in arguments.files:
+                ingest.file(file, sys.stdin.buffer, columns, arguments.format, progress)
+        except (OSError, ModelwatchError) as exc:
+            return _complain(str(exc), f"so far {ingest.summary}; run it again to go on")
+        except KeyboardInterrupt:
+            return _complain("interrupted", f"so far {ingest.summary}; run it again to go on")
+    for line in ingest.summary.errors:
+        print(f"modelwatch: {line}", file=sys.stderr)
+    print(ingest.summary)
+    return 1 if ingest.summary.rejected else 0
+
+
+def _columns(text: str) -> dict[str, object]:
+    """
+    Raises:
+        ValueError: it is neither FIELD=COLUMN,... nor a JSON object.
+    """
+    if text.startswith("{"):
+        import json
+
+        return dict(json.loads(text))
+    found: dict[str, object] = {}
+    for one in filter(None, text.split(",")):
+        field, given, column = one.partition("=")
+        if not given:
+            raise ValueError(f"--columns: {one!r} is not FIELD=COLUMN")
+        found[field] = column.split("+") if field == "features" and column != "rest" else column
+    return found
