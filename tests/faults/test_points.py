@@ -20,6 +20,7 @@ pytestmark = pytest.mark.faults
 
 PACKAGE = Path(faultpoints.__file__).parent
 SCORED_SECONDS = 60.0
+MIB = 2**20
 
 
 def test_every_point_that_is_passed_is_listed_and_every_listed_one_is_passed_once_in_the_source() -> None:
@@ -51,3 +52,25 @@ def test_killed_at_every_point_it_loses_nothing_and_doubles_nothing(tmp_path: Pa
         assert sum(client.answers["duplicates"] for client in clients), "no batch was committed and its answer lost"
         left = [p for p in daemon.store.rglob("*.tmp") if "tail" not in p.parts]  # which readers may still be at, for a while
         assert not left, "what a kill left behind is removed at the next start"
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_checkpoint_it_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    """The kernel ends it within a write to the hot file, which only a checkpoint makes longer."""
+    stop, text = Stop(), "x" * 500
+    settings = {"checkpoint_bytes": MIB, "seal_seconds": "1h"}
+    with (
+        daemon_on(tmp_path, stop, store=settings) as daemon,
+        pumps(daemon.push, [mixed(1, text=text), mixed(2, first=10**6, text=text)], stop) as clients,
+    ):
+        for size in (3 * MIB + 100, 4 * MIB + 200_000, 5 * MIB + 70_000):
+            daemon.start(f"file:{size}")
+            assert daemon.dies(f"no file has grown to {size} bytes") == -signal.SIGXFSZ
+            assert size - MIB < (daemon.store / "hot.duckdb").stat().st_size <= size
+        daemon.run()
+        for client in clients:
+            client.finish()
+        sent = traffic.acknowledged(clients)
+        daemon.stop()
+        assert ids(daemon.store) == sent
+        assert_stored_once(daemon.store)
