@@ -79,6 +79,8 @@ class Audit:
         if changed:
             self._replace(files)
             self._shown = files
+        else:
+            os.utime(self._store.root / FILE)  # which says how old the view is, and now it is not
         self.shown_at = looked_at
         kept = {path for tail in self._tail.values() for _, path in tail}
         self._dropped += [(self._clock.monotonic(), path) for path in self._earlier - kept]

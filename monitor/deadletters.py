@@ -107,7 +107,9 @@ def items(letter: Mapping[str, Any]) -> list[Any]:
         encoding = "json" if _is_object(payload) else "text"
     try:
         if encoding != "json":
-            return _read_again(kind, came, encoding)
+            if found := _read_again(kind, came, encoding):
+                return found
+            raise NotReplayable("nothing can be read of it")
         record = orjson.loads(payload)
         return [revive(kind, record) if kind in OTLP else record]
     except BodyRejected as exc:

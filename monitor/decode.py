@@ -45,9 +45,8 @@ def decode_lines(block: bytes) -> list[Any]:
             try:
                 found = _checked(_parse(line), len(records))
             except (ValueError, RecursionError):
-                text = line.decode(errors="replace")
                 message = f"line {len(records) + 1}: not JSON: {exc}; send one object per line"
-                found = Reject(len(records), "bad_json", message, None, text)
+                found = Reject(len(records), "bad_json", message, None, line)
             records.append(found)
     return records
 

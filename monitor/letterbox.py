@@ -174,7 +174,7 @@ def _show(arguments: argparse.Namespace, connection: Any, out: TextIO) -> int:
     letter = found[0]
     resolved = _rows(
         connection,
-        "SELECT action, result, comment, by, address, received_at FROM resolutions WHERE deadletter_seq = ?",
+        "SELECT action, result, comment, asked_by, address, received_at FROM resolutions WHERE deadletter_seq = ?",
         [arguments.id],
     )
     payload = letter.pop("payload")

@@ -210,7 +210,7 @@ class Replayer:
                 "action": action,
                 "result": result,
                 "comment": asked.comment,
-                "by": asked.by,
+                "asked_by": asked.by,
                 "address": asked.address,
                 "received_at": transaction.now,
                 "batch_id": batch_id,

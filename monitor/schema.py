@@ -519,7 +519,7 @@ reason VARCHAR why it was one
 action VARCHAR replayed or dropped
 result VARCHAR what a replay came to: stored, known (stored already) or queued (to be scored again)
 comment VARCHAR why it was dropped
-by VARCHAR who asked for it, as they said
+asked_by VARCHAR who asked for it, as they said
 address VARCHAR where they asked from
 """
                 + _KEY

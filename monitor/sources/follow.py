@@ -257,7 +257,7 @@ class FollowSource(PollingSource):
         else:
             return 0  # still being written
         message = f"a line of {size} bytes; max_block_bytes of source {self.config.name} is {self.config.max_block_bytes}"
-        reject = Reject(0, "too_large", message, None, head.decode(errors="replace"))
+        reject = Reject(0, "too_large", message, None, head, size)
         self._advance(known, [reject], size, _hash(_before(file, known.position + size)))
         return size
 

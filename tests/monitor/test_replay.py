@@ -182,8 +182,8 @@ def test_a_drop_is_on_record_and_the_letter_stays(world: World) -> None:
     world.send("predictions", prediction("a", model="nobody"))
     assert drop(world).dropped == 1
     row = world.rows("resolutions", "")[0]
-    assert {k: row[k] for k in ("deadletter_seq", "reason", "action", "by", "address", "comment", "received_at")} == {
-        "deadletter_seq": 1, "reason": "unknown_model", "action": "dropped", "by": "ann@desk", "address": "127.0.0.1",
+    assert {k: row[k] for k in ("deadletter_seq", "reason", "action", "asked_by", "address", "comment", "received_at")} == {
+        "deadletter_seq": 1, "reason": "unknown_model", "action": "dropped", "asked_by": "ann@desk", "address": "127.0.0.1",
         "comment": "made up by a test bench", "received_at": NOON,
     }  # fmt: skip
     assert [row["record_id"] for row in world.rows("deadletters", "")] == ["a"]
