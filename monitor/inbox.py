@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from monitor.columns import FeatureColumns, typed
 from monitor.config import Config
 from monitor.deadletters import MAX_PAYLOAD as MAX_PAYLOAD
 from monitor.keys import hash64
+from monitor.masking import Masking
 from monitor.metrics import Metrics
 from monitor.passages import Passages
 from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows
@@ -114,6 +115,7 @@ class Inbox:
     def configure(self, config: Config) -> None:
         """Take a new config; batches in hand keep the old one."""
         self._columns = FeatureColumns(self._store, {m.name: m for m in config.models})
+        self._masking = Masking(config, self._metrics)
         self._settle = timedelta(seconds=config.scoring.settle_seconds)
         tasks = {m.name: m.task for m in config.models}
         self._parser = Parser(tasks, self._columns.kind_of, max_text_bytes=config.server.max_text_bytes)
@@ -124,6 +126,7 @@ class Inbox:
         Raises:
             InboxFull, StoreUnavailable: nothing was taken; the sender must send again.
         """
+        batch = replace(batch, items=self._masking.apply(batch.kind, batch.items, batch.model))
         received_at = self._clock.now()
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
         parsed = self._parser.parse(batch.kind, batch.items, model=batch.model, received_at=arrived_at)

@@ -6,6 +6,7 @@ Every pattern is bounded: the time grows with the length of a text, never with i
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -26,7 +27,9 @@ RECOGNISERS: dict[str, Callable[[str, str], Iterator[Place]]] = {
 """Kind -> (text, hint) -> where it stands. `hint` is the name of the field that the text is in. Where two kinds see something
 in one place, the first listed names it."""
 
+ORDER = tuple(RECOGNISERS)
 NUMBERS = ("iban", "card", "ssn", "phone")
+_ESCAPE = re.compile(r"\\[nrtbf]")
 MAX_PASSES = 6  # what is replaced can leave beside it what only then reads as something else; twice has never been needed
 
 # Each byte as a digit or something else; what stands between the digits of a number is left out on the way.
@@ -61,11 +64,9 @@ class Recognisers:
 
     def find(self, text: str, hint: str = "") -> list[tuple[int, int, str]]:
         """(start, end, kind) in order, none overlapping another."""
-        places: list[tuple[int, int, int]] = []
-        for kind in self.suspects(text):
-            rank = self.kinds.index(kind)
-            places += [(start, end, rank) for start, end in RECOGNISERS[kind](text, hint)]
-        return [(start, end, self.kinds[rank]) for start, end, rank in _apart(places)]
+        if "\\" in text:  # in JSON that was not read, the n of \\n is no letter of what follows
+            text = _ESCAPE.sub("  ", text)
+        return _apart((start, end, kind) for kind in self.suspects(text) for start, end in RECOGNISERS[kind](text, hint))
 
     def masked(self, text: str, hint: str = "") -> tuple[str, Counter[str]]:
         """The text with what was recognised replaced, and how many of each kind. Masking what is masked changes nothing."""
@@ -88,13 +89,15 @@ def token(kind: str) -> str:
     return f"[{kind.upper()}]"
 
 
-def _apart(places: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """What overlaps becomes one place, of the first kind among them: better too much than half a number."""
-    kept: list[tuple[int, int, int]] = []
-    for start, end, rank in sorted(places):
-        if kept and start < kept[-1][1]:
-            first, last, other = kept[-1]
-            kept[-1] = (first, max(last, end), min(rank, other))
-        else:
-            kept.append((start, end, rank))
+def _apart(places: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """What overlaps becomes one place, of the first kind among them: better too much than half a number. But the password of a
+    URL reads as an e-mail address together with the host, and the host may stay."""
+    kept: list[tuple[int, int, str]] = []
+    for start, end, kind in sorted(places):
+        if not kept or start >= kept[-1][1]:
+            kept.append((start, end, kind))
+            continue
+        first, last, other = kept[-1]
+        if (other, kind) != ("key", "email"):
+            kept[-1] = (first, max(last, end), min(kind, other, key=ORDER.index))
     return kept

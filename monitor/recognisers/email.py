@@ -32,20 +32,14 @@ def _local_part(text: str, at: int, free: int) -> int:
     """Where the part before the @ begins."""
     first = max(free, at - _MAX_LOCAL)
     start = at
-    while start > first and (text[start - 1] in _LOCAL or (text[start - 1] > "\x7f" and text[start - 1].isalnum())):
+    while start > first and (_is_local(text[start - 1]) or (text[start - 1] == "\\" and text[start : start + 1] == "u")):
         start -= 1
     for mark in "&#":  # what leads it in a query string or an anchor
         start = max(start, text.rfind(mark, start, at) + 1)
     while start < at and text[start] in ".$^~%!*+-":
         start += 1
-    return behind_escape(text, start, at)
-
-
-def behind_escape(text: str, start: int, end: int) -> int:
-    r"""In JSON that was not read, the n of \n is no letter of what follows, and replacing it would break the JSON."""
-    if start and text[start - 1] == "\\" and start < end:
-        if text[start] in "nrtbf":
-            return start + 1
-        if text[start] == "u":
-            return min(end, start + 5)
     return start
+
+
+def _is_local(one: str) -> bool:
+    return one in _LOCAL or (one > "\x7f" and one.isalnum())

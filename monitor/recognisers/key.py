@@ -42,11 +42,12 @@ _SECRET_NAME = re.compile(
     r"|[a-z]*api[_-]?(?:key|token)|(?:access|auth|refresh|id|bearer|session|bot)[_-]?token|(?:secret|private|access|account)[_-]?key"
     r"|client[_-]?secret|[a-z]+[_-]secret|[a-z]+[_-]pass(?:word|wd))$"
 )
+_LOOKED_AT = 64  # characters of a value that tell whether it is random
 _RANDOM_BITS = 3.0  # entropy per character that words and numbers of this length do not reach together
 
 # Each byte as a shape: part of a token, or something else.
 _SHAPE = bytes(97 if i < 128 and (chr(i).isalnum() or chr(i) in "_-") else 32 for i in range(256))
-_LONG = b"a" * 20
+_LONG, _GAP = b"a" * 20, 32
 
 
 def may_stand_in(data: bytes) -> bool:
@@ -59,9 +60,10 @@ def may_stand_in(data: bytes) -> bool:
 
 def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:
     data = text.encode("latin-1", "replace")  # one byte a character, so that places are those of the text
-    yield from _prefixed(text, data.translate(_SHAPE))
+    shape = data.translate(_SHAPE)
+    yield from _prefixed(text, shape)
     for start in _each(data, b"eyJ"):
-        if found := _JWT.match(text, start):
+        if (start == 0 or shape[start - 1] == _GAP) and (found := _JWT.match(text, start)):
             yield found.span()
     yield from _private_keys(text)
     if "://" in text:
@@ -101,6 +103,7 @@ def entropy(text: str) -> float:
 def _is_secret(value: str, word: bytes) -> bool:
     if value[0] in "$%[*" or value.startswith(("os.", "process.", "env.", "hash:", "http")) or "..." in value:
         return False  # where it is to be found, not what it is
+    value = value[:_LOOKED_AT]
     mixed = any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
     if word in (b"pass", b"pwd"):
         return mixed or (len(value) >= 8 and any(c in "!@#$%^*+=~" for c in value))
@@ -131,10 +134,13 @@ def _prefixed(text: str, shape: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _private_keys(text: str) -> Iterator[tuple[int, int]]:
-    for head in _PEM.finditer(text) if "-----BEGIN" in text else ():
+    head = _PEM.search(text) if "-----BEGIN" in text else None
+    while head is not None:
         tail = text.find("-----END ", head.end())
         close = text.find("-----", tail + 9) if tail >= 0 else -1
-        yield head.start(), close + 5 if close >= 0 else len(text)  # one that was cut off ends with the text
+        end = close + 5 if close >= 0 else len(text)  # one that was cut off ends with the text
+        yield head.start(), end
+        head = _PEM.search(text, end)
 
 
 def _each(data: bytes, word: bytes) -> Iterator[int]:

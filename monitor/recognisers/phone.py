@@ -22,6 +22,13 @@ _WORDS = frozenset(
         "celular", "portable",
     ]
 )  # fmt: skip
+_NAMES = frozenset(
+    [
+        "phone", "phones", "phonenumber", "phoneno", "telephone", "telephones", "tel", "mobile", "mobiles", "mobilenumber",
+        "cell", "cellphone", "fax", "whatsapp", "handset", "msisdn", "telefon", "telefono", "telefoonnummer", "rufnummer",
+        "celular",
+    ]
+)  # fmt: skip
 _OTHERS = frozenset({"isbn", "issn", "doi"})
 _CELL = re.compile(r"\bcell\b[ :.#]{0,3}$", re.IGNORECASE)  # right before it: biologists have cells too
 _AFTER = re.compile(r"[ ,]{0,2}\(?(?:office|fax|mobile|cell|home|work|desk|phone|tel)\b", re.IGNORECASE)
@@ -41,15 +48,20 @@ def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:
             start += 1  # it belongs to the sentence
         if (sure := sure_of(text[start:end])) is False:
             continue
-        words = words_before(text, start, hint)
-        said = not _WORDS.isdisjoint(words) or _AFTER.match(text, end) or _CELL.search(text, max(0, start - 10), start)
+        words = words_before(text, start)
+        said = (
+            not _WORDS.isdisjoint(words)
+            or (hint and said_by(hint))
+            or _AFTER.match(text, end)
+            or _CELL.search(text, max(0, start - 10), start)
+        )
         if (sure or said) and _OTHERS.isdisjoint(words):
             yield start, end
 
 
 def said_by(name: str) -> bool:
     """Whether a field of this name holds phone numbers."""
-    return not _WORDS.isdisjoint(words_before("", 0, name))
+    return not _NAMES.isdisjoint(words_before("", 0, name))
 
 
 def sure_of(number: str) -> bool | None:

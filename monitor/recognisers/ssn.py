@@ -19,3 +19,8 @@ def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:
     for found in matches(_BARE, text):
         if not _WORDS.isdisjoint(words_before(text, found.start(), hint)):
             yield found.span()
+
+
+def said_by(name: str) -> bool:
+    """Whether a field of this name holds social security numbers."""
+    return not _WORDS.isdisjoint(words_before("", 0, name))

@@ -1,14 +1,14 @@
-"""`python -m tests.bench.quality --data DIR`: how good the shipped detectors are on labelled rows they have not seen.
+"""`python -m tests.bench.quality [NAME ...] --data DIR`: how good detectors and masking are on labelled rows they have not seen.
 
-DIR holds a folder `faithfulness` with dev.jsonl.gz. Every figure has a bootstrap interval over groups. Pooled AUROC rewards
-guessing the source, so what counts is the mean within sources.
+DIR holds folders `faithfulness` and `pii` with dev.jsonl.gz. Every figure of a detector has a bootstrap interval over groups.
+Pooled AUROC rewards guessing the source, so what counts is the mean within sources.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from detectors.faithfulness import read_head
 from detectors.support import FEATURES
 from detectors.training.figures import calibration_error, figures
 from detectors.training.table import tabulate
+from tests.bench.quality import masking
 from tests.bench.results import replaced
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
@@ -30,13 +31,18 @@ RULE = "words"  # the best single rule: share of the answer's words that stand i
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.quality", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with faithfulness/dev.jsonl.gz")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("--data", type=Path, required=True, help="folder with faithfulness/dev.jsonl.gz and pii/dev.jsonl.gz")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
     asked = parser.parse_args(argv)
-    text = faithfulness(asked.data / "faithfulness" / "dev.jsonl.gz")
-    print(text)
-    if asked.write:
-        RESULTS.write_text(replaced(RESULTS.read_text(encoding="utf-8"), "Quality: faithfulness", text), encoding="utf-8")
+    if unknown := [name for name in asked.names if name not in SECTIONS]:
+        parser.error(f"no figures of {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    for name, (folder, section) in SECTIONS.items():
+        if name in asked.names or not asked.names:
+            text = section(asked.data / folder / "dev.jsonl.gz")
+            print(text)
+            if asked.write:
+                RESULTS.write_text(replaced(RESULTS.read_text(encoding="utf-8"), f"Quality: {name}", text), encoding="utf-8")
     return 0
 
 
@@ -65,6 +71,13 @@ def faithfulness(path: Path) -> str:
 def _row(name: str, one: dict[str, Any], sources: Sequence[str]) -> str:
     cells = [f"{one[kind]:.3f} ({one[f'{kind}_95'][0]:.3f}-{one[f'{kind}_95'][1]:.3f})" for kind in ("macro", "pooled")]
     return f"| {name} | {' | '.join(cells)} | {' | '.join(f'{one[s]:.3f}' for s in sources)} |\n"
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Path], str]]] = {
+    "faithfulness": ("faithfulness", faithfulness),
+    "masking": ("pii", masking.section),
+}
+"""Name -> folder of its data, and what makes its section of RESULTS.md."""
 
 
 if __name__ == "__main__":
