@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from monitor.clock import Clock, floor_to
+import pyarrow as pa
+
+from monitor.clock import MICROSECOND, Clock, floor_to
 from monitor.config import Check
 from monitor.keys import Places, hash64
 from monitor.reader import Reader
@@ -19,6 +21,8 @@ from monitor.windows import slots_of
 
 RECHECK_SECONDS = 15.0  # late records restate readings at least this often
 SLOTS_AT_ONCE = 50
+REFERENCE_PARTS = 10  # a changed trailing reference waits a tenth of its length before it is read anew
+REFERENCE_MOST_SECONDS = 86_400.0
 LABELS_AT_ONCE = 20_000  # for more, their predictions are looked for by reading all of them
 
 
@@ -65,8 +69,9 @@ class Agenda:
             found = reader.query("SELECT 1 FROM check_slots WHERE check_name = ? LIMIT 1", [self.key])
         return bool(found)
 
-    def touch(self) -> None:
-        """Note the slots that new rows belong to, and move the cursors past those rows: one transaction."""
+    def touch(self, latest: datetime | None) -> None:
+        """Note the slots that new rows belong to, and move the cursors past those rows: one transaction. `latest` is the
+        last slot that was read: up to there, slots whose trailing reference holds a new row are noted as well."""
         check = self._check
         with self._store.read() as reader:
             if self._row_hash is not None:
@@ -79,12 +84,14 @@ class Agenda:
                 for row in reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
             }
             touched: set[datetime] = set()
+            referring: set[datetime] = set()
             moved: dict[str, int] = {}
             for kind in self._kinds:
-                last, hours = self._new_times(reader, kind, cursors.get(kind, 0))
+                last, times = self._new_times(reader, kind, cursors.get(kind, 0))
                 if last is not None:
                     moved[kind] = last
-                    touched.update(s for t in hours for s in slots_of(t, check.every, check.window_seconds))
+                    touched.update(s for _, t in times for s in slots_of(t, check.every, check.window_seconds))
+                    referring.update(self._referring(reader, times, latest))
         if not moved:
             return
 
@@ -96,15 +103,55 @@ class Agenda:
                 slots = sorted(touched)
                 marks = ", ".join("?" * len(slots))
                 transaction.execute(f"DELETE FROM check_slots WHERE check_name = ? AND slot IN ({marks})", [self.key, *slots])
-                transaction.insert(
-                    "check_slots",
-                    {"check_name": [self.key] * len(slots), "slot": slots, "touched_at": [transaction.now] * len(slots)},
-                )
+                self._note(transaction, slots)
+            if referring:
+                where = "FROM check_slots WHERE check_name = ? AND slot IN"
+                slots = sorted(referring - touched)
+                marks = ", ".join("?" * len(slots))
+                # One that waits already keeps its time, or a steady trickle of late rows would put it off for ever.
+                there = {row["slot"] for row in transaction.query(f"SELECT slot {where} ({marks})", [self.key, *slots])}
+                self._note(transaction, [s for s in slots if s not in there], transaction.now + self._reference_patience)
 
         self._store.run(keep)
 
-    def _new_times(self, reader: Reader, kind: str, cursor: int) -> tuple[int | None, list[datetime]]:
-        """The last seq there is after `cursor`, and one instant from each `every` in which new rows lie."""
+    def _note(self, transaction: Transaction, slots: list[datetime], not_before: datetime | None = None) -> None:
+        columns = {
+            "check_name": [self.key] * len(slots),
+            "slot": slots,
+            "touched_at": [transaction.now] * len(slots),
+            "not_before": pa.array([not_before] * len(slots), pa.timestamp("us", tz="UTC")),
+        }
+        if slots:
+            transaction.insert("check_slots", columns)
+
+    @property
+    def _reference_patience(self) -> timedelta:
+        """How long a changed trailing reference waits to be read anew. Late rows come in trickles and a reference is long, so
+        one reading is restated for it some ten times at most and not with every trickle."""
+        trailing = self._check.reference.trailing if self._check.reference else None
+        return timedelta(seconds=min(max((trailing or 0) / REFERENCE_PARTS, RECHECK_SECONDS), REFERENCE_MOST_SECONDS))
+
+    def _referring(self, reader: Reader, times: list[tuple[datetime, datetime]], latest: datetime | None) -> list[datetime]:
+        """Slots that were read, and whose trailing reference holds one of these times."""
+        check = self._check
+        if check.reference is None or check.reference.trailing is None or latest is None:
+            return []
+        window, trailing = timedelta(seconds=check.window_seconds), timedelta(seconds=check.reference.trailing)
+        # The reference of a slot s is [s - window - trailing, s - window).
+        spans = [(first + window, last + window + trailing) for first, last in times if first + window < latest]
+        if not spans:
+            return []
+        low, high = min(s[0] for s in spans), max(s[1] for s in spans)
+        # A slot without rows of its own was never read, and is not now.
+        read = reader.query(
+            f"SELECT DISTINCT slot FROM {reader.source('verdicts', check.model, since=low, until=high + MICROSECOND)} "
+            "WHERE check_name = ? AND slot > ? AND slot <= ?",
+            [check.name, low, high],
+        )
+        return [row["slot"] for row in read if any(first < row["slot"] <= last for first, last in spans)]
+
+    def _new_times(self, reader: Reader, kind: str, cursor: int) -> tuple[int | None, list[tuple[datetime, datetime]]]:
+        """The last seq there is after `cursor`, and the first and last instant in each `every` in which new rows lie."""
         model, step = self._check.model, self._check.every
         new = reader.source(kind, model, after_seq=cursor)
         where = "n.seq > ?"
@@ -126,10 +173,11 @@ class Agenda:
             return None, []
         times = reader.query(
             # Of those in one `every` the last belongs to all slots that any of them belongs to.
-            f"SELECT max({time}) AS at FROM {new} WHERE {where} GROUP BY floor(epoch_us({time}) / {step * 1_000_000})",
+            f"SELECT min({time}) AS first, max({time}) AS last FROM {new} WHERE {where} "
+            f"GROUP BY floor(epoch_us({time}) / {step * 1_000_000})",
             params,
         )
-        return last, [row["at"] for row in times]
+        return last, [(row["first"], row["last"]) for row in times]
 
     def _labelled(self, reader: Reader, cursor: int) -> Places | None:
         """Where the predictions of the new labels lie; None when there are so many that all may be read."""
@@ -158,8 +206,8 @@ class Agenda:
         with self._store.read() as reader:
             rows = reader.query(
                 "SELECT slot FROM check_slots WHERE check_name = ? AND (slot <= ? OR (slot <= ? AND touched_at <= ?)) "
-                "ORDER BY slot LIMIT ?",
-                [self.key, passed, now - lateness, quiet_since, SLOTS_AT_ONCE],
+                "AND (not_before IS NULL OR not_before <= ?) ORDER BY slot LIMIT ?",
+                [self.key, passed, now - lateness, quiet_since, now, SLOTS_AT_ONCE],
             )
         # A share of the answers that happen to be scored by now is no reading.
         unscored = self._unscored

@@ -19,10 +19,11 @@ from monitor import evidence, log
 from monitor.agenda import Agenda
 from monitor.board import Board, Standing
 from monitor.child import Child
-from monitor.clock import Clock
+from monitor.clock import MICROSECOND, Clock
 from monitor.config import Check, Config, ModelConfig
 from monitor.errors import ChildAway, ChildFailed
 from monitor.metrics import Metrics
+from monitor.past import FIRST_LOOK, Past, Reading, Told
 from monitor.reader import Reader
 from monitor.readings import Measured, Meter, parts_from
 from monitor.references import References
@@ -32,6 +33,7 @@ from monitor.verdicts import History, Incident, Judged
 
 ALL = "all"
 TRIES = 3  # a window that kills the worker this often has failed
+KEPT, MOST_KEPT = 2_000, 20_000
 
 
 class CheckRunner:
@@ -48,7 +50,11 @@ class CheckRunner:
         board: Board,
         clock: Clock,
         metrics: Metrics,
+        kept: int = KEPT,
+        most_kept: int = MOST_KEPT,
     ) -> None:
+        """`kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped: so that late labels
+        need not fetch theirs each time."""
         self.check = check
         self._store = store
         self._board = board
@@ -57,6 +63,10 @@ class CheckRunner:
         self._meter = Meter(check, model, references, worker)
         row_hash = self._meter.row.hash if self._meter.row else None
         self._agenda = Agenda(check, self._meter.kinds, row_hash, store=store, clock=clock)
+        self._past = Past(check)
+        self._kept, self._most_kept = kept, most_kept
+        self._incidents: dict[datetime, Told] = {}
+        self._readings: dict[datetime, Reading] = {}
         self._running = threading.Lock()
         self.retired = False
         self._unsure = False
@@ -83,7 +93,7 @@ class CheckRunner:
                 raise
 
     def _run(self) -> int:
-        self._agenda.touch()
+        self._agenda.touch(self._history.latest.slot if self._history.latest else None)
         count = 0
         while due := self._agenda.due():
             self._evaluate(due)
@@ -103,6 +113,7 @@ class CheckRunner:
         done: list[datetime] = []
         died: ChildFailed | None = None
         with self._store.read() as reader:
+            self._fetch(reader, slots)
             for slot in slots:
                 started = self._clock.monotonic()
                 try:
@@ -129,6 +140,7 @@ class CheckRunner:
             self._store.run(lambda t: self._keep(t, done, readings, ordered, incidents))
             self._count(readings)
             self.show()
+            self._forget()
         if died is not None:
             raise died
 
@@ -173,7 +185,7 @@ class CheckRunner:
                 proof = evidence.gather(
                     reader,
                     self.check,
-                    self._readings[opened][1],
+                    self._reading(reader, opened),
                     start,
                     opened,
                     self._meter.row.hash if self._meter.row else None,
@@ -265,62 +277,70 @@ class CheckRunner:
             )
         )
 
-    def _restore(self) -> None:
-        """Readings, verdicts and incidents as stored, so that a restart goes on where the last run stopped."""
-        name, model = self.check.name, self.check.model
-        self._history = History(self.check.threshold, breaches=self.check.breaches, clear=self.check.clear)
-        self._incidents: dict[datetime, tuple[int, tuple[Any, ...], dict[str, Any]]] = {}
-        self._readings: dict[datetime, tuple[int, dict[str, Any]]] = {}
-        latest = "WHERE check_name = ? QUALIFY row_number() OVER (PARTITION BY {} ORDER BY revision DESC) = 1"
-        with self._store.read() as reader:
-            for row in reader.query(
-                f"SELECT slot, revision, outcome, reason, statistic, value, lower, upper, n_current, n_reference, metrics, "
-                f"parts FROM {reader.source('readings', model)} {latest.format('slot')}",
-                [name],
-            ):
-                slot, revision = row.pop("slot"), row.pop("revision")
-                row |= {"metrics": orjson.loads(row["metrics"]), "parts": orjson.loads(row["parts"])}
-                self._readings[slot] = (revision, row)
-            verdicts = reader.query(
-                f"SELECT slot, revision, outcome, beyond, firing FROM {reader.source('verdicts', model)} "
-                f"{latest.format('slot')} ORDER BY slot",
-                [name],
+    def _fetch(self, reader: Reader, slots: Sequence[datetime]) -> None:
+        """Have what is stored of these slots, and of those before them that matter, in memory."""
+        first, history = min(slots), self._history
+        if not history.reaches(first):
+            kept, base = history.first, history.base
+            before = kept if kept is not None else base.slot and base.slot + MICROSECOND
+            history.put_back(
+                self._past.verdicts(reader, before, lambda found: history.determines([v for v in found if v.slot < first])), first
             )
-            for row in reader.query(
-                f"SELECT opened_slot, revision, state, resolved_slot, peak, evidence FROM "
-                f"{reader.source('incidents', model)} {latest.format('opened_slot')}",
-                [name],
-            ):
-                word = ("withdrawn",) if row["state"] == "withdrawn" else (row["resolved_slot"], row["peak"])
-                self._incidents[row["opened_slot"]] = (row["revision"], word, orjson.loads(row["evidence"]))
-        self._history.restore([self._judged(row) for row in verdicts])
+            since = history.base.opened or first
+            self._incidents |= self._past.incidents(reader, since, kept)
+        known = [slot for slot in slots if slot in history and slot not in self._readings]
+        self._readings |= self._past.readings(reader, known)
+
+    def _reading(self, reader: Reader, slot: datetime) -> dict[str, Any]:
+        if slot not in self._readings:
+            self._readings |= self._past.readings(reader, [slot])
+        return self._readings[slot][1]
+
+    def _forget(self) -> None:
+        """What can be fetched again need not stay."""
+        if len(self._history) > self._most_kept:
+            self._history.drop(len(self._history) - self._kept)
+            opened = self._history.base.opened
+            first = self._history.first
+            self._incidents = {o: i for o, i in self._incidents.items() if first is None or o >= first or o == opened}
+        latest = self._history.latest
+        self._readings = {slot: r for slot, r in self._readings.items() if latest is not None and slot == latest.slot}
+
+    def _restore(self) -> None:
+        """The latest readings, verdicts and incidents as stored, so that a restart goes on where the last run stopped."""
+        history = History(self.check.threshold, breaches=self.check.breaches, clear=self.check.clear)
+        self._history = history
+        self._incidents, self._readings = {}, {}
+        with self._store.read() as reader:
+            history.restore(
+                self._past.verdicts(
+                    reader, None, lambda found: history.determines(found[: -self._kept]), slots=self._kept + FIRST_LOOK
+                )
+            )
+            history.drop(max(0, len(history) - self._kept))
+            if history.latest is not None and history.first is not None:
+                self._readings = self._past.readings(reader, [history.latest.slot])
+                self._incidents = self._past.incidents(reader, history.base.opened or history.first)
         self._unsure = False
         self.show()
 
-    def _judged(self, row: dict[str, Any]) -> Judged:
-        reading = self._readings[row["slot"]][1]
-        low, high = reading["lower"], reading["upper"]
-        value = reading["value"]
-        return Judged(
-            row["slot"],
-            Outcome(row["outcome"]),
-            value if low is None else low,
-            value if high is None else high,
-            row["beyond"],
-            row["firing"],
-            revision=row["revision"],
-        )
-
 
 def build(
-    config: Config, store: Store, references: References, worker: Child, *, board: Board, clock: Clock, metrics: Metrics
+    config: Config,
+    store: Store,
+    references: References,
+    worker: Child,
+    *,
+    board: Board,
+    clock: Clock,
+    metrics: Metrics,
+    kept: int = KEPT,
+    most_kept: int = MOST_KEPT,
 ) -> dict[str, CheckRunner]:
     """A runner for each check, by name."""
+    common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
-    return {
-        c.name: CheckRunner(c, models[c.model], store, references, worker, board=board, clock=clock, metrics=metrics)
-        for c in config.checks
-    }
+    return {c.name: CheckRunner(c, models[c.model], store, references, worker, **common) for c in config.checks}
 
 
 def _interval(measured: Measured) -> tuple[float | None, float | None]:

@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 
 from detectors.contract import Outcome
 from monitor.config import Threshold
@@ -27,8 +28,8 @@ class Judged:
     high: float | None = None
     beyond: bool | None = None
     firing: bool = False
-    bad: int = 0  # windows in a row beyond the threshold
-    good: int = 0  # windows in a row back inside
+    bad: int = 0  # windows in a row beyond the threshold, as far as they count
+    good: int = 0  # windows in a row back inside, likewise
     revision: int = 0
 
     @property
@@ -51,8 +52,22 @@ class Incident:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the slots that are no longer kept amount to: all that the first kept one needs of them."""
+
+    slot: datetime | None = None  # the last of them
+    firing: bool = False
+    bad: int = 0
+    good: int = 0
+    opened: datetime | None = None  # of the incident that goes on there
+    last: datetime | None = None
+    peak: float | None = None
+
+
 class History:
-    """A check's verdicts on one slice, by slot, and the rule that leads from one to the next."""
+    """A check's verdicts on one slice, by slot, and the rule that leads from one to the next. Old ones may be dropped, and
+    put back when one of them is restated."""
 
     def __init__(self, threshold: Threshold, *, breaches: int, clear: int) -> None:
         self._threshold = threshold
@@ -60,11 +75,63 @@ class History:
         self._clear = clear
         self._slots: list[datetime] = []
         self._verdicts: dict[datetime, Judged] = {}
+        self._base = Base()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, slot: object) -> bool:
+        return slot in self._verdicts
+
+    @property
+    def base(self) -> Base:
+        return self._base
+
+    @property
+    def first(self) -> datetime | None:
+        return self._slots[0] if self._slots else None
+
+    def reaches(self, slot: datetime) -> bool:
+        """Whether `slot` can be judged with what is kept."""
+        return self._base.slot is None or slot > self._base.slot
+
+    def determines(self, verdicts: Sequence[Judged]) -> bool:
+        """Whether what follows on these does not depend on what was before them."""
+        needed = max(self._breaches, self._clear)
+        judged = sum(1 for v in islice(reversed(verdicts), 50 * needed) if v.beyond is not None)
+        return judged >= needed and not all(v.firing for v in verdicts)
+
+    def drop(self, before: int) -> None:
+        """Keep all but the `before` oldest slots."""
+        base = self._base
+        opened, last, worst = base.opened, base.last, [base.peak] if base.peak is not None else []
+        for slot in self._slots[:before]:
+            verdict = self._verdicts.pop(slot)
+            if verdict.firing:
+                number = self.judged_number(verdict)
+                opened, last = opened or slot, slot
+                worst = [self._peak([*worst, number])] if number is not None else worst
+            else:
+                opened, last, worst = None, None, []
+            peak = worst[0] if worst else None
+            base = Base(slot, verdict.firing, verdict.bad, verdict.good, opened, last, peak)
+        self._base = base
+        del self._slots[:before]
+
+    def put_back(self, verdicts: Sequence[Judged], since: datetime) -> None:
+        """Stored verdicts from before the kept ones, in slot order, all there are from the first of them on. Those before
+        `since` are only there to know what they amount to."""
+        slots, kept = self._slots, self._verdicts
+        self._slots, self._verdicts, self._base = [], {}, Base()
+        self.restore(verdicts)
+        self._slots += slots
+        self._verdicts |= kept
+        self.drop(bisect_left(self._slots, since))
 
     def restore(self, verdicts: Sequence[Judged]) -> None:
         """Stored verdicts, in slot order. The counts of windows in a row follow from them."""
         for verdict in verdicts:
-            previous = self._verdicts[self._slots[-1]] if self._slots else None
+            previous = self._verdicts[self._slots[-1]] if self._slots else self._base
             bad, good = self._streaks(previous, verdict.beyond)
             self._slots.append(verdict.slot)
             self._verdicts[verdict.slot] = replace(verdict, bad=bad, good=good)
@@ -84,7 +151,7 @@ class History:
         for position in range(start, len(self._slots)):
             at = self._slots[position]
             before = known if at == slot else self._verdicts[at]
-            previous = self._verdicts[self._slots[position - 1]] if position else None
+            previous = self._verdicts[self._slots[position - 1]] if position else self._base
             after = self._judge(previous, self._verdicts[at])
             if before is None or after.same_word != before.same_word:
                 after = replace(after, revision=after.revision + 1)
@@ -111,9 +178,8 @@ class History:
 
     def incidents(self, since: datetime | None = None) -> Iterator[Incident]:
         """Runs of firing slots, oldest first; with `since`, those that reach to it or beyond."""
-        opened: datetime | None = None
-        last: datetime | None = None
-        worst: list[float] = []
+        opened, last = self._base.opened, self._base.last
+        worst = [self._base.peak] if self._base.peak is not None else []
         for slot in self._slots:
             verdict = self._verdicts[slot]
             if verdict.firing:
@@ -128,8 +194,8 @@ class History:
         if opened is not None and last is not None:
             yield Incident(opened, last, None, self._peak(worst))
 
-    def _judge(self, previous: Judged | None, verdict: Judged) -> Judged:
-        firing = previous.firing if previous else False
+    def _judge(self, previous: Judged | Base, verdict: Judged) -> Judged:
+        firing = previous.firing
         beyond = self._beyond(verdict, firing)
         bad, good = self._streaks(previous, beyond)
         if beyond is not None:
@@ -137,12 +203,11 @@ class History:
             firing = good < self._clear if firing else bad >= self._breaches
         return replace(verdict, beyond=beyond, firing=firing, bad=bad, good=good)
 
-    @staticmethod
-    def _streaks(previous: Judged | None, beyond: bool | None) -> tuple[int, int]:
-        bad, good = (previous.bad, previous.good) if previous else (0, 0)
+    def _streaks(self, previous: Judged | Base, beyond: bool | None) -> tuple[int, int]:
+        """Counted no further than it matters, so that a restated reading changes few of those after it."""
         if beyond is None:
-            return bad, good
-        return (bad + 1, 0) if beyond else (0, good + 1)
+            return previous.bad, previous.good
+        return (min(previous.bad + 1, self._breaches), 0) if beyond else (0, min(previous.good + 1, self._clear))
 
     def _beyond(self, verdict: Judged, firing: bool) -> bool | None:
         """The whole interval must be outside to fire; once firing, it must be back inside by the margin."""
