@@ -16,6 +16,7 @@ EXPECTED = {
     "push": {"predictions, 30 features, JSON, 500 a request: acknowledged", "- answer time, p99"},
     "otlp": {"OTLP/HTTP protobuf, 512 spans of 2 KB a request: acknowledged", HELD},
     "hot_tier": {"Store.submit, one batch at a time", "bare insert, our file options", "bare insert, DuckDB's defaults"},
+    "tiers": {"merging segments", "keys of a commit, one file a minute", "labels find their predictions, by index"},
     "scoring": {"faithfulness, in process", "faithfulness, through the scorer process", "plain encode of the same texts"},
     "drift": {"- Evidently's time to ours", "- largest difference of a value"},
     "start": {"start to ready", "resident: owner", "resident: scorer", "resident: worker"},
