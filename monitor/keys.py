@@ -58,8 +58,10 @@ class HashFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: UInt64Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._filter = _Filter(self._words())
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Plain views from here on: numpy's own class for mapped files makes each small step several times as slow.
+        self.rows: UInt64Array = np.asarray(mapped)
+        self._filter = _Filter(self._words(mapped.offset + mapped.nbytes))
 
     def __len__(self) -> int:
         return int(self.rows.shape[1])
@@ -111,16 +113,14 @@ class HashFile:
         steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(places, counts), np.repeat(first, counts) + steps
 
-    def _words(self) -> UInt64Array:
-        start = self.rows.offset + self.rows.nbytes  # type: ignore[attr-defined]
+    def _words(self, start: int) -> UInt64Array:
         if start >= self.path.stat().st_size:  # written by version 1, which kept no filter
             return _Filter.words_of(self.hashes)
         with self.path.open("rb") as file:
             file.seek(start)
             np.lib.format.read_magic(file)
             shape, _, kind = np.lib.format.read_array_header_1_0(file)
-            found: UInt64Array = np.memmap(self.path, kind, "r", file.tell(), shape)
-            return found
+            return np.asarray(np.memmap(self.path, kind, "r", file.tell(), shape))
 
 
 class KeyFile(HashFile):
