@@ -395,22 +395,18 @@ class Config(Section):
         _differ_in_more_than_case([item.name for item in value])
         return value
 
-    @model_validator(mode="after")
-    def _otlp_guarded(self) -> Config:
-        wrong = [
-            f"{name}.listen: {listener.listen} is reachable from outside without {name}.tls and server.tokens_file; "
-            "set both, listen on 127.0.0.1, or say insecure: true"
-            for name, listener in self.otlp.listeners.items()
-            if unguarded(listener, self.server.tokens_file)
-        ]
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return self
+    def _unguarded(self) -> Iterator[str]:
+        for name, listener in self.otlp.listeners.items():
+            if unguarded(listener, self.server.tokens_file):
+                yield (
+                    f"{name}.listen: {listener.listen} is reachable from outside without {name}.tls and server.tokens_file; "
+                    "set both, listen on 127.0.0.1, or say insecure: true"
+                )
 
     @model_validator(mode="after")
     def _models_exist(self) -> Config:
         models = {m.name: m for m in self.models}
-        wrong = []
+        wrong = [*self._unguarded()]
         if self.masking.hash_key is None:
             rules = [("masking", self.masking.fields)]
             rules += [(f"models.{i}.masking", m.masking.fields) for i, m in enumerate(self.models) if m.masking]

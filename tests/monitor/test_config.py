@@ -189,6 +189,23 @@ PROBLEMS: dict[str, tuple[Any, list[str]]] = {
             "set both, listen on 127.0.0.1, or say insecure: true"
         ],
     ),
+    "public receivers of spans, and a model they do not find": (
+        {"otlp": {"http": {"listen": "0.0.0.0:4318"}, "grpc": {"listen": "[::]:4317"}, "default_model": "nobody"}},
+        [
+            "otlp.http.listen: 0.0.0.0:4318 is reachable from outside without otlp.http.tls and server.tokens_file; "
+            "set both, listen on 127.0.0.1, or say insecure: true",
+            "otlp.grpc.listen: [::]:4317 is reachable from outside without otlp.grpc.tls and server.tokens_file; "
+            "set both, listen on 127.0.0.1, or say insecure: true",
+            "otlp.default_model: no model 'nobody'; there are none",
+        ],
+    ),
+    "a certificate of a receiver that is not there": (
+        {"otlp": {"grpc": {"tls": {"cert_file": "c.pem", "key_file": "k.pem"}}}},
+        [
+            "otlp.grpc.tls.cert_file: FOLDER/c.pem is not there; create it or correct the path",
+            "otlp.grpc.tls.key_file: FOLDER/k.pem is not there; create it or correct the path",
+        ],
+    ),
     "a public name": (
         {"metrics": {"listen": "monitor.example:9711"}},
         ["metrics: monitor.example:9711 is reachable from outside; listen on 127.0.0.1, or say insecure: true"],
@@ -301,3 +318,15 @@ def test_a_secret_that_is_referred_to_is_not_shown_in_a_problem(tmp_path: Path, 
     assert found.startswith("server.listen: ")
     assert found.endswith("('${env:MODELWATCH_TEST_SECRET}')")
     assert "hunter2" not in found
+
+
+@pytest.mark.parametrize("word", ("off", "false", "null"))
+def test_a_receiver_of_spans_is_on_unless_it_is_turned_off(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "monitor.yaml"
+    path.write_text(f"otlp: {{http: {word}}}")
+    found = configfile.load(path).otlp
+    assert found.http is None
+    assert found.grpc is not None
+    assert found.grpc.listen == "127.0.0.1:4317"
+    path.write_text("store: {}")
+    assert [one.listen for one in configfile.load(path).otlp.listeners.values()] == ["127.0.0.1:4318", "127.0.0.1:4317"]
