@@ -265,7 +265,9 @@ class _Merge:
         self._schema = self._unified()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Without Arrow's own schema: DuckDB's readers see what DuckDB would have written.
-        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd", store_schema=False)
+        self._writer = pq.ParquetWriter(
+            self._temporary, self._schema, compression="zstd", compression_level=3, store_schema=False
+        )
         self._batches = self._read()
 
     def copy(self, rows: int) -> bool:
