@@ -49,6 +49,11 @@ class PollingSource:
         """
         raise NotImplementedError
 
+    @property
+    def idle_seconds(self) -> float:
+        """How long it rests when there was nothing."""
+        return float(self.config.poll_seconds)
+
     def start(self) -> None:
         self._thread.start()
 
@@ -56,6 +61,7 @@ class PollingSource:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self._metrics.forget(source=self.config.name)
 
     def _run(self) -> None:
         failing = False  # only the first failure of a kind is worth a line in the log
@@ -64,6 +70,7 @@ class PollingSource:
             try:
                 taken = self.poll()
                 failing = False
+                self._there(True)
             except (InboxFull, StoreError, duckdb.Error):
                 self._metrics.requests.labels(self.transport, "503").inc()
                 self._stop.wait(RETRY_SECONDS)
@@ -72,13 +79,17 @@ class PollingSource:
                 if not failing:
                     log.warning("a source cannot be read and will be tried again", source=self.config.name, error=exc)
                 failing = True
+                self._there(False)
             except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence
                 self._metrics.requests.labels(self.transport, "500").inc()
                 log.error("a source failed and will be tried again", exc, source=self.config.name)
                 self._stop.wait(RETRY_SECONDS)
                 continue
             if not taken:
-                self._stop.wait(self.config.poll_seconds)
+                self._stop.wait(self.idle_seconds)
+
+    def _there(self, up: bool) -> None:
+        self._metrics.source_up.labels(self.config.name).set(up)
 
     def _put(
         self,

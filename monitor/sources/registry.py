@@ -11,6 +11,7 @@ from monitor.sources.contract import Source
 SHIPPED = {
     "follow": "monitor.sources.follow:FollowSource",
     "folder": "monitor.sources.folder:FolderSource",
+    "kafka": "monitor.sources.kafka:KafkaSource",
 }
 GROUP = "modelwatch.sources"
 

@@ -19,7 +19,8 @@ ROOT = Path(monitor.__file__).parent
 SPECS: dict[str, Spec] = {**Metrics(CollectorRegistry()).specs, **board.SPECS}
 LABELS = {
     "model", "check", "detector", "slice", "feature", "metric", "kind", "reason", "transport", "code", "queue", "child",
-    "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action", "level",
+    "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action", "level", "source", "topic",
+    "llm_model", "what",
 }  # fmt: skip
 
 
