@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import grpc
 import httpx
 import psutil
 import pytest
@@ -248,6 +249,28 @@ def test_a_bad_file_leaves_the_old_config_in_force_and_says_so(shared: Shared) -
     shared.allow("let-me-in")
     shared.use()
     assert running.value("modelwatch_config_last_reload_successful") == 1
+
+
+def test_a_reload_reads_the_tokens_of_every_receiver_anew(shared: Shared) -> None:
+    addresses = {one.transport: one.address for one in shared.app.receivers}
+    assert list(addresses) == ["push", "otlp_http", "otlp_grpc"]
+
+    def answers(token: str) -> list[Any]:
+        sent = f"Bearer {token}"
+        headers = {"Authorization": sent, "Content-Type": "application/x-protobuf"}
+        http = httpx.post(f"http://{addresses['otlp_http']}/v1/traces", headers=headers, timeout=30)
+        with grpc.insecure_channel(addresses["otlp_grpc"]) as channel:
+            export: Any = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+            call = export.future(b"", metadata=(("authorization", sent),), timeout=30)
+            return [shared.running.send("predictions", token=token).status_code, http.status_code, call.code().name]
+
+    shared.allow("let-me-in")
+    shared.use()
+    assert answers("later") == [401, 401, "UNAUTHENTICATED"]
+    shared.allow("later")
+    shared.use()
+    assert answers("later") == [200, 200, "OK"]
+    assert answers("let-me-in") == [401, 401, "UNAUTHENTICATED"]
 
 
 def test_a_reload_reads_the_tokens_anew_and_follows_other_files(shared: Shared) -> None:
