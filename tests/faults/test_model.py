@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitor import faultpoints
 from tests.monitor.support import World, check, contexts, generation, label, prediction
@@ -20,13 +21,9 @@ pytestmark = pytest.mark.faults
 
 IDS = st.integers(0, 7)
 SOME = st.lists(IDS, min_size=1, max_size=4)
-COMMIT_POINTS = st.sampled_from(("commit.before", "commit.after"))
-SEAL_POINTS = st.sampled_from(sorted(p for p in faultpoints.POINTS if p.startswith("seal.") and p != "seal.manifest"))
+POINT = st.integers(0, 12)
+"""The how many-th point to crash at. One commit passes two, sealing a segment nine."""
 BARE = check("bare", "Bareness", model="bot", threshold={"upper": 0.9})
-
-
-class Crash(BaseException):
-    """Nothing after it happens."""
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
@@ -102,37 +99,38 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def restart(self) -> None:
         self.world.restart()
 
-    @rule(ids=SOME, at=COMMIT_POINTS)
-    def crash_in_a_commit_and_send_again(self, ids: list[int], at: str) -> None:
+    @rule(ids=SOME, at=POINT)
+    def crash_while_storing_and_send_again(self, ids: list[int], at: int) -> None:
         records = [prediction(f"p{i}", prediction=1.0, features={"x": 1}) for i in ids]
-        self._crash(at, lambda: self.world.send("predictions", *records))
+        self._crash(at % 2, lambda: self.world.send("predictions", *records))
         self.conflicts = len(self.world.letters())  # of the lost batch, as far as it got
         self.send("predictions", records)
 
-    @precondition(lambda self: any(self.stored.values()))
-    @rule(at=SEAL_POINTS)
-    def crash_while_sealing(self, at: str) -> None:
+    @rule(one=IDS, at=POINT)
+    def crash_while_sealing(self, one: int, at: int) -> None:
+        self.late_labels([one], 0)
         self._crash(at, self.world.seal)
 
-    @rule(at=st.sampled_from(("score.answered", "score.written")))
-    def crash_while_scoring(self, at: str) -> None:
+    @rule(at=st.integers(0, 3))
+    def crash_while_scoring(self, at: int) -> None:
+        self.send("generations", [generation(f"new{len(self.stored['generations'])}")])
         self._crash(at, self.world.score)
 
-    def _crash(self, at: str, work: Any) -> None:
-        """Do the work, and go on with the files as they lay when the point was passed, where it was."""
-        taken: list[Path] = []
+    def _crash(self, at: int, work: Callable[[], Any]) -> None:
+        """Do the work, and go on with the files as they lay when so many points had been passed, where they were."""
+        passed: list[str] = []
 
         def copy(name: str) -> None:
-            if name == at and not taken:
-                taken.append(self.folder / f"store{self.stores + 1}")
-                shutil.copytree(self.world.store.root, taken[0])
+            if len(passed) == at:
+                shutil.copytree(self.world.store.root, self.folder / f"store{self.stores + 1}")
+            passed.append(name)
 
         faultpoints.arm(copy)
         try:
             work()
         finally:
             faultpoints.arm(None)
-        if taken:
+        if len(passed) > at:
             self.world.close()
             self.stores += 1
             self.world = self._world()
@@ -169,6 +167,6 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 
 StoreAgainstModel.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestStoreAgainstModel = StoreAgainstModel.TestCase
