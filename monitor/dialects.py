@@ -147,7 +147,8 @@ class Dialects:
         told = next((o for p, o in raw["operation_by_prefix"].items() if p in reading.trees), None)
         operation = fields.get("operation") or told or OPERATIONS.get(found.type)
         if operation:
-            fields["operation"] = raw["operations"].get(operation, operation)
+            by_scope = raw["operation_by_scope"].get(span.scope, {})
+            fields["operation"] = by_scope.get(operation) or raw["operations"].get(operation, operation)
         self._tokens(fields, reading)
         if "cost_usd" in said:
             fields["cost_usd"], fields["cost_source"] = said["cost_usd"], "reported"
@@ -173,11 +174,10 @@ class Dialects:
             # Where it is left out (Anthropic's own way of counting) it shows: more was cached than given, or the total adds up
             # only with it; and some are known to.
             outside = cached > given or (total is not None and total == given + (answered or 0) + cached)
-            if not outside and reading.ranks["input_tokens"] == WITHIN:
+            inside = total is not None and total == given + (answered or 0)
+            if not outside and not inside and reading.ranks["input_tokens"] == WITHIN:
                 outside = any(
-                    rule["key"] in reading.usage
-                    and ("inside" not in rule or rule["inside"] == reading.usage[rule["key"]])
-                    and ("provider" not in rule or rule["provider"] == fields.get("provider"))
+                    rule["key"] in reading.usage and rule["inside"] == reading.usage[rule["key"]]
                     for rule in self.table.raw["cached_outside_input"]
                 )
             if outside:
@@ -242,7 +242,7 @@ class Dialects:
                 # The first is what went wrong, those after it what was made of it.
                 reading.put("error_type", LATER, values.name(attributes.get("exception.type")))
             elif purpose == "first_chunk" and 0 < span.start_ns <= event.time_ns:
-                reading.put("first_chunk_seconds", LATER, (event.time_ns - span.start_ns) / 1e9)
+                reading.put("first_chunk_event", LATER, (event.time_ns - span.start_ns) / 1e9)
             elif purpose == "evaluation" and (score := inlinescores.evaluation(attributes)):
                 found.feedback.append(score)
             elif purpose == "document" and (document := retrieval.of_event(event.name, attributes)):
@@ -255,15 +255,16 @@ class Dialects:
 
     def _messages(self, found: Canonical, reading: Reading) -> None:
         said = reading.values
-        found.input_messages = self._side(reading.input, "user", said)
+        found.input_messages = self._side(reading.input, "user", reading)
         if found.type != "embedding":  # its answer is vectors
-            found.output_messages = self._side(reading.output, "assistant", said)
+            found.output_messages = self._side(reading.output, "assistant", reading)
         system = parts(parsed(said["system_parts"])) if "system_parts" in said else []
         if found.input_messages or found.output_messages or system:
             fill(found, system, said.get("template"), self.finish_reasons, self.fingerprints)
 
-    def _side(self, sources: list[tuple[int, str, Any]], role: str, said: Mapping[str, Any]) -> list[Message]:
+    def _side(self, sources: list[tuple[int, str, Any]], role: str, reading: Reading) -> list[Message]:
         """Messages of the first source that has any."""
+        said = reading.values
         if len(sources) > 1:
             sources.sort(key=_rank)
         for _, key, value in sources:
@@ -279,7 +280,7 @@ class Dialects:
                 for beside in self.table.beside.get(key, ()) if found else ():
                     found[0]["parts"] += parts(parsed(said.get(beside)))
             else:
-                found = messages(value, role)
+                found = messages(reading.parsed.get(key, value), role)
             if found:
                 return found
         return []
@@ -342,9 +343,10 @@ def _first_token(span: Span, said: Mapping[str, Any]) -> float | None:
         try:
             seconds = datetime.fromisoformat(when).timestamp() - span.start_ns / 1e9
         except (ValueError, OverflowError, OSError):
-            return None
-        return round(seconds, 6) if 0 <= seconds < DAY else None
-    return None
+            seconds = -1.0
+        if 0 <= seconds < DAY:
+            return round(seconds, 6)
+    return said.get("first_chunk_event")
 
 
 def _query(value: Any) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from monitor import values
-from monitor.messages import parsed
+from monitor.messages import literal, parsed
 
 FILE = Path(__file__).with_name("dialects.yaml")
 LATER = 1000  # added to the rank of what an event says: attributes of the span itself come first
@@ -42,6 +42,7 @@ class Reading:
     output: list[tuple[int, str, Any]] = field(default_factory=list)
     objects: list[tuple[str, Any]] = field(default_factory=list)
     trees: dict[str, dict[Any, Any]] = field(default_factory=dict)  # by prefix: indexed keys as nested dictionaries
+    parsed: dict[str, Any] = field(default_factory=dict)  # by key: JSON that was read already
     usage: dict[str, str] = field(default_factory=dict)  # key of a usage object -> the name in it that gave the input tokens
 
     def put(self, name: str, rank: int, value: Any) -> None:
@@ -59,7 +60,9 @@ class Table:
         self.presence: list[tuple[str, frozenset[str], tuple[str, ...]]] = [
             (e["type"], frozenset(e["keys"]), tuple(e.get("prefixes", ()))) for e in t["span_type_by_presence"]
         ]
-        self.objects = {key: tuple((_path(path), name) for path, name in paths.items()) for key, paths in t["objects"].items()}
+        self.objects = {
+            key: tuple((tuple(path.split("/")), name) for path, name in paths.items()) for key, paths in t["objects"].items()
+        }
         self.objects_first = frozenset(t["objects_first"])
         self.events: dict[str, tuple[str, str]] = {}  # name of an event -> what it is, and of which role or key
         for purpose, names in t["events"].items():
@@ -167,9 +170,10 @@ class Table:
             paths, first = self.objects[key], key in self.objects_first
             if not first and all(name in reading.values for _, name in paths):
                 continue
-            whole = parsed(value)
+            whole = literal(parsed(value))
             if not isinstance(whole, dict):
                 continue
+            reading.parsed[key] = whole
             for path, name in paths:
                 inner: Any = whole
                 for step in path:
@@ -180,9 +184,3 @@ class Table:
                 if name == "input_tokens" and one is not None and name not in reading.values:
                     reading.usage[key] = path[0]
                 reading.put(name, 1 if first else WITHIN, one)
-
-
-def _path(text: str) -> tuple[str, ...]:
-    """`prompt_tokens_details.cached_tokens` is two steps; a name after the first step may hold dots of its own."""
-    first, dot, rest = text.partition(".")
-    return (first, rest) if dot else (first,)

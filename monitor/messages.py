@@ -11,6 +11,7 @@ What leaves: parts of type `text` and `reasoning` {content}, `tool_call` {id, na
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ Message = dict[str, Any]
 Part = dict[str, Any]
 
 MAX_NESTED_JSON = 3
+MAX_LITERAL = 1 << 18
+MAX_OBJECT = 200
 
 ROLES = {
     "human": "user", "HumanMessage": "user", "HumanMessageChunk": "user",
@@ -62,6 +65,16 @@ def parsed(value: Any) -> Any:
     return value
 
 
+def literal(value: Any) -> Any:
+    """The value of a text that is what Python prints of a list or a dict: LiteLLM writes them so. Others as they are."""
+    if isinstance(value, str) and value[:2] in ("{'", "[{") and len(value) <= MAX_LITERAL:
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return value
+    return value
+
+
 def messages(value: Any, role: str) -> list[Message]:
     """Messages of anything; a bare text becomes one of the given role."""
     original = value
@@ -81,6 +94,9 @@ def text_message(value: Any, role: str) -> list[Message]:
 
 
 def _text_message(role: str, text: str) -> Message:
+    """One text part. What Python prints of an object is no text: MLflow writes it for a stream that it did not look into."""
+    if text[0] == "<" and text[-1] == ">" and " object at 0x" in text and len(text) < MAX_OBJECT:
+        return {"role": role, "parts": []}
     return {"role": role, "parts": [{"type": "text", "content": lean_text(text)}]}
 
 
@@ -88,7 +104,8 @@ def _of_list(items: list[Any], role: str, original: Any) -> list[Message]:
     if not items:
         return []
     if all(isinstance(i, str) for i in items):
-        return [_text_message(role, i) for i in items if i]
+        texts = (parsed(i) if i[:1] == '"' else i for i in items if i)
+        return [_text_message(role, t) for t in texts if isinstance(t, str) and t]
     if all(isinstance(i, list) for i in items):  # LangChain: a list of conversations, nearly always of one
         items = [inner for outer in items for inner in outer]
     out: list[Message] = []
@@ -169,9 +186,10 @@ def _made(role: str, found: list[Part], value: dict[str, Any]) -> Message | None
     if not found and "finish_reason" not in value and "content" not in value and "parts" not in value:
         return None
     out: Message = {"role": role[:64], "parts": found}
-    for name in ("name", "finish_reason"):
-        if isinstance(text := value.get(name), str) and text and not (name == "name" and role == "tool"):
-            out[name] = text
+    if isinstance(name := value.get("name"), str) and name and role != "tool":
+        out["name"] = name
+    if isinstance(reason := value.get("finish_reason") or value.get("stop_reason"), str):
+        out["finish_reason"] = reason
     return out
 
 
@@ -200,7 +218,7 @@ def _content(value: dict[str, Any]) -> list[Part]:
 def parts(value: Any) -> list[Part]:
     """Parts of a content: a text, JSON of parts, a list of parts, a single part."""
     if isinstance(value, str) and value[:1] in ("[", "{") and value[1:2] in ('"', "{", "[", "\n", " "):
-        inner = parsed(value)
+        inner = literal(parsed(value))
         # A user may well write JSON: it is parts only where each says its type.
         if isinstance(inner, list) and inner and all(isinstance(i, dict) and isinstance(i.get("type"), str) for i in inner):
             value = inner

@@ -7,7 +7,7 @@ from typing import Any
 
 from monitor.canonical import Document
 from monitor.media import lean, lean_text
-from monitor.messages import parsed
+from monitor.messages import literal, parsed
 from monitor.values import number
 
 INSIDE = ("documents", "results", "matches", "points", "hits", "nodes", "data", "output", "result")
@@ -45,7 +45,7 @@ def document(value: Any) -> Document | None:
         value = {**inner, "score": value.get("score"), "id": inner.get("id_") or inner.get("id")}
     elif isinstance(inner := value.get("kwargs"), dict):  # LangChain, serialized
         value = inner
-    metadata = parsed(value.get("metadata") or value.get("payload"))
+    metadata = literal(parsed(value.get("metadata") or value.get("payload")))  # Pinecone: as Python prints it
     if not isinstance(metadata, dict):
         metadata = None
     text = _text(value) or (_text(metadata) if metadata else None)
