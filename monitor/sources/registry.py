@@ -12,6 +12,7 @@ SHIPPED = {
     "follow": "monitor.sources.follow:FollowSource",
     "folder": "monitor.sources.folder:FolderSource",
     "kafka": "monitor.sources.kafka:KafkaSource",
+    "mlflow": "monitor.sources.mlflow:MlflowSource",
 }
 GROUP = "modelwatch.sources"
 
