@@ -77,7 +77,9 @@ class Agenda:
             if self._row_hash is not None:
                 # In the same look as the scores: what is not among them still waits.
                 self._unscored = reader.query(
-                    "SELECT min(event_time) AS at FROM work WHERE model = ? AND due_at IS NOT NULL", [check.model]
+                    "SELECT min(event_time) AS at FROM (SELECT event_time FROM work WHERE model = $1 AND due_at IS NOT NULL "
+                    "UNION ALL SELECT event_time FROM traces WHERE model = $1)",
+                    [check.model],
                 )[0]["at"]
             cursors = {
                 row["kind"]: row["seq"]

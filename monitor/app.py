@@ -37,6 +37,7 @@ from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
 from monitor.server import PushServer
+from monitor.settling import Settling
 from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store
@@ -99,11 +100,10 @@ class App:
         self._inbox = self._quarantine.reading(lambda: Inbox(config, store, clock=clock, metrics=metrics))
         self._references = References(store.root)
         self._runners = self._quarantine.reading(
-            lambda: runner.build(
-                config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics
-            )
+            lambda: runner.build(config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics)
         )
         self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
+        self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
         # Only now, with the verdicts back from the store, may a scrape be answered.
@@ -125,6 +125,7 @@ class App:
         self._maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
         self._begin(self._maintenance.start, self._end_maintenance)
         self._begin(compactor.start, compactor.stop)
+        self._begin(self._settling.start, self._settling.stop)
         self._begin(self._scoring.start, self._scoring.stop)
         self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
         self._begin(self._scheduler.start, self._scheduler.stop)
@@ -144,9 +145,7 @@ class App:
         config, inbox, clock, metrics = self.config, self._inbox, self._clock, self.metrics
         tokens, budget = Tokens(config.server.tokens_file), Budget(config.server.bodies_bytes)
         admin = Admin(Replayer(self.store, inbox, metrics=metrics))
-        self.push = PushServer(
-            config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin
-        )
+        self.push = PushServer(config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin)
         self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
         if (http := config.otlp.http) is not None:
             self.receivers.append(OtlpHttpServer(http, config, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics))

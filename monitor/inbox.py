@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import orjson
-import pyarrow as pa
 
 from monitor import deadletters
+from monitor.changes import Changes
 from monitor.clock import Clock
 from monitor.columns import FeatureColumns, typed
 from monitor.config import Config
 from monitor.deadletters import MAX_PAYLOAD as MAX_PAYLOAD
+from monitor.dialects import Dialects
 from monitor.keys import hash64
 from monitor.masking import Masking
 from monitor.metrics import Metrics
 from monitor.passages import Passages
+from monitor.queueing import Queueing
 from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows
+from monitor.routing import Router
+from monitor.spanrows import SpanReader
 from monitor.store import Store
+from monitor.traces import Traces
 from monitor.transaction import Transaction
 
 MAX_ERRORS_SHOWN = 100
@@ -42,10 +47,13 @@ class Answer:
     duplicates_by: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
     replay: dict[str, Any] | None = None  # what was answered the first time this batch came
+    ignored: int = 0  # log records that hold nothing to keep
+    stored_by: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows by kind and model
+    places_by: dict[str, set[int]] = field(default_factory=dict)  # by model, those of new spans in the batch
 
     @property
     def accepted(self) -> int:
-        return self.accepted_by.total()
+        return self.accepted_by.total() + self.ignored
 
     @property
     def duplicates(self) -> int:
@@ -71,7 +79,7 @@ class Answer:
 
 
 class Replay(Protocol):
-    """What is different for records out of the dead letter: they have been masked, and what is rejected stays where it is."""
+    """What is different for records out of the dead letter: what is rejected stays where it is."""
 
     arrived_at: datetime  # when they came first, which stands in for a time they do not name
 
@@ -106,7 +114,10 @@ class Inbox:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self._passages = Passages(store)
+        self.passages = Passages(store)
+        self._queueing = Queueing(store, self.passages, Traces(store), metrics)
+        self._changes = Changes(store, metrics)
+        self._dialects = Dialects()
         self.configure(config)
         with store.read() as reader:
             for reason, count in deadletters.open_by_reason(reader).items():
@@ -118,6 +129,8 @@ class Inbox:
         self._masking = Masking(config, self._metrics)
         self._settle = timedelta(seconds=config.scoring.settle_seconds)
         tasks = {m.name: m.task for m in config.models}
+        router = Router(config.models, config.otlp.default_model)
+        self._spans = SpanReader(self._dialects, router, max_text_bytes=config.server.max_text_bytes)
         self._parser = Parser(tasks, self._columns.kind_of, max_text_bytes=config.server.max_text_bytes)
 
     def put(self, batch: Batch) -> Future[Answer]:
@@ -129,13 +142,20 @@ class Inbox:
         batch = replace(batch, items=self._masking.apply(batch.kind, batch.items, batch.model))
         received_at = self._clock.now()
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
-        parsed = self._parser.parse(batch.kind, batch.items, model=batch.model, received_at=arrived_at)
+        parsed = self._parse(batch, arrived_at)
         parsed.received_at = received_at
         future = self._store.submit(
             lambda transaction: self._keep(transaction, batch, parsed), records=max(1, len(batch.items)), size=batch.size
         )
         future.add_done_callback(lambda done: self._count(batch, parsed, done))
         return future
+
+    def _parse(self, batch: Batch, arrived_at: datetime) -> Parsed:
+        if batch.kind == "spans":
+            return self._spans.spans(batch.items, model=batch.model, received_at=arrived_at)
+        if batch.kind == "logs":
+            return self._spans.logs(batch.items, model=batch.model, received_at=arrived_at)
+        return self._parser.parse(batch.kind, batch.items, model=batch.model, received_at=arrived_at)
 
     # --- on the writer thread, inside the transaction ---
 
@@ -144,10 +164,10 @@ class Inbox:
             batch.also(transaction)
         if batch.key is not None and (earlier := self._earlier(transaction, batch, parsed)) is not None:
             return earlier
-        answer = Answer(batch.key or uuid.uuid4().hex, rejects=list(parsed.rejects))
-        for model, rows in parsed.rows.items():
+        answer = Answer(batch.key or uuid.uuid4().hex, rejects=list(parsed.rejects), ignored=parsed.ignored)
+        for (kind, model), rows in parsed.rows.items():
             if rows.index:
-                self._keep_rows(transaction, parsed, model, rows, answer, batch)
+                self._keep_rows(transaction, parsed, kind, model, rows, answer, batch)
         if batch.replay is None:
             self._set_aside(transaction, batch, parsed.received_at, answer)
         else:
@@ -155,31 +175,41 @@ class Inbox:
         self._enter(transaction, batch, parsed, answer)
         return answer
 
-    def _keep_rows(self, transaction: Transaction, parsed: Parsed, model: str, rows: Rows, answer: Answer, batch: Batch) -> None:
-        if parsed.kind == "contexts":
+    def _keep_rows(
+        self, transaction: Transaction, parsed: Parsed, kind: str, model: str, rows: Rows, answer: Answer, batch: Batch
+    ) -> None:
+        if kind == "contexts":
             for passages in rows.contexts:
-                added = self._passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
+                added = self.passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
                 (answer.accepted_by if added else answer.duplicates_by)[model] += 1
+                if added:
+                    answer.stored_by[kind, model] += 1
             return
-        new, again = self._new(transaction, parsed.kind, model, rows, answer, batch)
-        if rows.contexts:
-            # A generation sent again may bring passages that were not there the first time.
-            for passages in (rows.contexts[i] for i in again if rows.contexts[i]):
-                self._passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
-        if parsed.kind == "predictions":
-            new, refused = self._columns.settle(transaction, model, rows, new, batch.items)
-            answer.rejects += refused
+        if parsed.kind == "spans" and kind != "spans":
+            new = self._that_came_with(transaction, kind, model, rows, answer)
+        else:
+            new, again = self._new(transaction, kind, model, rows, answer, batch)
+            if rows.contexts:
+                # A generation sent again may bring passages that were not there the first time.
+                for passages in (rows.contexts[i] for i in again if rows.contexts[i]):
+                    self.passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
+            if kind == "predictions":
+                new, refused = self._columns.settle(transaction, model, rows, new, batch.items)
+                answer.rejects += refused
+            answer.accepted_by[model] += len(new)
+            if kind == "spans":
+                answer.places_by[model] = {rows.index[i] for i in new}
         if not new:
             return
         everything = len(new) == len(rows.index)
         columns: dict[str, Any] = {
             name: values if everything else [values[i] for i in new] for name, values in rows.columns.items()
         }
-        if parsed.kind == "predictions":
+        if kind == "predictions":
             columns |= typed(transaction.feature_columns(model), [rows.features[i] for i in new])
         keys, contents = [rows.key[i] for i in new], [rows.content[i] for i in new]
         first = transaction.append(
-            parsed.kind,
+            kind,
             model,
             {
                 **columns,
@@ -189,15 +219,32 @@ class Inbox:
                 "content_hash": contents,
             },
         )
-        transaction.put_keys(parsed.kind, model, keys, contents, first)
-        answer.accepted_by[model] += len(new)
-        if parsed.kind not in LATE:
+        transaction.put_keys(kind, model, keys, contents, first)
+        answer.stored_by[kind, model] += len(new)
+        if kind not in LATE:
             # An event time in the future must not close windows that are still filling.
             times = [t for t in columns["event_time"] if t <= parsed.received_at + FUTURE_TOLERANCE]
             if times:
                 transaction.advance_watermark(model, max(times))
-        if parsed.kind == "generations":
-            self._queue_work(transaction, model, rows, new, columns, first, parsed, answer.batch_id)
+        if kind in ("generations", "predictions"):
+            self._changes.note(transaction, model, columns, parsed.received_at)
+        if kind in ("spans", "contents"):
+            self._queueing.note(transaction, kind, model, columns, parsed.received_at, self._settle)
+        elif parsed.kind == "generations":
+            passages = [passage for i in new for passage in rows.contexts[i]]
+            self._queueing.pushed(transaction, model, columns, first, passages, answer.batch_id, parsed.received_at, self._settle)
+
+    @staticmethod
+    def _that_came_with(transaction: Transaction, kind: str, model: str, rows: Rows, answer: Answer) -> list[int]:
+        """Places of the rows whose span is new, less those that were pushed before: what is stored stays as it is."""
+        spans = answer.places_by.get(model, set())
+        here: dict[int, int] = {}
+        found = transaction.find(kind, model, rows.key)
+        return [
+            i
+            for i, index in enumerate(rows.index)
+            if index in spans and found[i] is None and here.setdefault(rows.key[i], i) == i
+        ]
 
     def _new(
         self, transaction: Transaction, kind: str, model: str, rows: Rows, answer: Answer, batch: Batch
@@ -223,45 +270,6 @@ class Inbox:
                 answer.rejects.append(Reject(index, "conflict", message, record_id, batch.items[index]))
         answer.duplicates_by[model] += len(again)
         return new, again
-
-    def _queue_work(
-        self,
-        transaction: Transaction,
-        model: str,
-        rows: Rows,
-        new: Sequence[int],
-        columns: Mapping[str, Any],
-        first: int,
-        parsed: Parsed,
-        batch_id: str,
-    ) -> None:
-        """A generation with its contexts can be scored at once; one without waits for them to settle."""
-        ids: list[str] = columns["record_id"]
-        firsts: list[int | None] = [None] * len(new)
-        passages = self._passages.fresh(transaction, model, [p for i in new for p in rows.contexts[i]])
-        if passages:
-            seq = self._passages.append(transaction, model, passages, 1, parsed.received_at, batch_id)
-            places = {record_id: place for place, record_id in enumerate(ids)}
-            for offset, passage in enumerate(passages):
-                place = places[passage["record_id"]]
-                firsts[place] = firsts[place] or seq + offset
-        for place, record_id in enumerate(ids):
-            if self._passages.waiting(model, record_id):
-                firsts[place] = self._passages.adopt(transaction, model, record_id) or firsts[place]
-        transaction.insert(
-            "work",
-            {
-                "model": [model] * len(new),
-                "record_id": ids,
-                "seq": list(range(first, first + len(new))),
-                "revision": [1] * len(new),
-                "input": [0] * len(new),
-                "attempts": [0] * len(new),
-                "contexts_from": pa.array(firsts, pa.int64()),
-                "due_at": [parsed.received_at if f is not None else parsed.received_at + self._settle for f in firsts],
-                "event_time": columns["event_time"],
-            },
-        )
 
     def _set_aside(self, transaction: Transaction, batch: Batch, received_at: datetime, answer: Answer) -> None:
         rejects = answer.rejects
@@ -316,7 +324,9 @@ class Inbox:
         reader = transaction.reader()
         stored = reader.query(f"SELECT answer FROM {reader.source('batches', '', after_seq=seq - 1)} WHERE seq = ?", [seq])
         answer.replay = orjson.loads(stored[0]["answer"])
-        answer.duplicates_by = Counter({model: len(rows.index) for model, rows in parsed.rows.items()})
+        for (kind, model), rows in parsed.rows.items():
+            if kind == parsed.kind or parsed.kind == "logs":
+                answer.duplicates_by[model] += len(rows.index)
         return answer
 
     # --- after the commit ---
@@ -325,19 +335,20 @@ class Inbox:
         if done.exception() is not None:
             return
         answer = done.result()
+        self._metrics.logs_ignored.inc(answer.ignored)
         rejects = () if batch.replay else answer.rejects  # which were counted when they came first
         for reject, count in Counter(r.reason for r in rejects).items():
             self._metrics.rejected.labels(parsed.kind, reject).inc(count)
             self._metrics.deadletters.labels(reject).inc(count)
         for model, count in answer.duplicates_by.items():
             self._metrics.duplicates.labels(model, parsed.kind).inc(count)
-        for model, count in answer.accepted_by.items():
-            self._metrics.records.labels(model, parsed.kind).inc(count)
-            self._metrics.last_record.labels(model, parsed.kind).set(parsed.received_at.timestamp())
+        for (kind, model), count in answer.stored_by.items():
+            self._metrics.records.labels(model, kind).inc(count)
+            self._metrics.last_record.labels(model, kind).set(parsed.received_at.timestamp())
             # One look per batch: the records of a batch were sent together.
-            for when in parsed.rows[model].columns.get("event_time", ())[:1]:
+            for when in parsed.rows[kind, model].columns.get("event_time", ())[:1]:
                 lag = (parsed.received_at - when).total_seconds()
-                self._metrics.event_lag.labels(parsed.kind).observe(max(0.0, lag))
+                self._metrics.event_lag.labels(kind).observe(max(0.0, lag))
 
 
 def _batch_content(batch: Batch) -> int:

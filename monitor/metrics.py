@@ -114,8 +114,6 @@ class Metrics:
         self.masked = self._counter(
             "modelwatch_masked_values_total", "Values masked, hashed or dropped on the way in", ("kind",)
         )
-        self.source_up = self._gauge("modelwatch_source_up", "1 while what a source reads from is there", ("source",))
-        self.kafka_lag = self._gauge("modelwatch_kafka_lag_records", "Messages not stored yet", ("source", "topic"))
         self.deadletters = self._gauge("modelwatch_deadletter_records", "Records in the dead letter", ("reason",))
         self.resolved = self._counter(
             "modelwatch_deadletter_resolved_total", "Records replayed from the dead letter or dropped", ("action", "reason")
@@ -202,9 +200,7 @@ class Metrics:
         self.changes = self._counter("modelwatch_changes_total", "New versions, LLMs, prompts seen in traffic", ("model", "what"))
         self.traces_settled = self._counter("modelwatch_traces_settled_total", "Traces settled, the late ones again", ("model",))
         self.traces_failed = self._counter("modelwatch_traces_failed_total", "Traces that could not be settled", ("model",))
-        self.logs_ignored = self._counter(
-            "modelwatch_ingest_logs_ignored_total", "Log records taken that hold nothing to keep", ("transport",)
-        )
+        self.logs_ignored = self._counter("modelwatch_ingest_logs_ignored_total", "Log records taken that hold nothing to keep")
 
     def forget(self, **labels: str) -> None:
         for family in self.families:

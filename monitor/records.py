@@ -69,8 +69,9 @@ class Parsed:
     kind: str
     received_at: datetime
     total: int = 0
-    rows: dict[str, Rows] = field(default_factory=dict)  # by model
+    rows: dict[tuple[str, str], Rows] = field(default_factory=dict)  # by kind and model
     rejects: list[Reject] = field(default_factory=list)
+    ignored: int = 0  # taken, and nothing to be kept
 
 
 KindOf = Callable[[str, str, str], str | None]
@@ -99,7 +100,7 @@ class Parser:
                 if not isinstance(item, dict):
                     raise Rejected("not_an_object", f"{shown(item)} is not a JSON object; send one object per record")
                 name = self._model(item, model, kind)
-                one(parsed.rows.setdefault(name, Rows()), index, name, item, received_at)
+                one(parsed.rows.setdefault((kind, name), Rows()), index, name, item, received_at)
             except Rejected as exc:
                 record_id = item.get("record_id") if isinstance(item, dict) else None
                 shown_id = record_id[:MAX_ID] if isinstance(record_id, str) else None
@@ -207,13 +208,22 @@ class Parser:
             values[name] = self._optional_text(item, name)
         if values["question"] is None and messages:
             values["question"] = last_user_text(messages)
-        for name in ("input_tokens", "output_tokens"):
+        for name in _GENERATION_COUNTS:
             values[name] = whole(item, name)
+        values["retry"] = whole(item, "retry", MAX_REVISION)
         for name in ("cost_usd", "duration_seconds", "time_to_first_token_seconds"):
             values[name] = optional_number(item, name)
         extra = {k: v for k, v in body.items() if k not in _GENERATION_FIELDS}
         values["messages"] = orjson.dumps(messages).decode() if messages is not None else None
         values["attributes"] = orjson.dumps(extra).decode() if extra else None
+        tool_calls = item.get("tool_calls")
+        values["tool_calls"] = orjson.dumps(tool_calls).decode() if tool_calls is not None else None
+        if not isinstance(item.get("fallback"), (bool, type(None))):
+            raise Rejected("wrong_type", f"fallback: {shown(item['fallback'])} is neither true nor false")
+        values["fallback"] = item.get("fallback")
+        if values["cost_usd"] is not None and values["cost_source"] is None:
+            values["cost_source"] = "reported"
+        values["trace_hash"] = None if trace_id is None else hash64(trace_id.lower())
         contexts = self._passages(item, record_id, event_time)
         rows.add(index, hash64(record_id), content, values)
         rows.contexts.append(contexts)
@@ -317,11 +327,15 @@ _PREDICTION_FIELDS = frozenset(
 )
 _GENERATION_TEXTS = (
     "trace_id", "span_id", "model_version", "provider", "llm_model", "operation", "question", "system", "response",
-    "finish_reason", "error_type", "conversation_id", "user_id", "prompt_name", "prompt_version",
+    "finish_reason", "error_type", "conversation_id", "user_id", "prompt_name", "prompt_version", "request_model", "cost_source",
+    "agent", "workflow", "service", "environment", "release", "gateway", "route", "fingerprint", "parent_id",
+)  # fmt: skip
+_GENERATION_COUNTS = (
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens",
 )  # fmt: skip
 _GENERATION_FIELDS = frozenset(
     {
-        *_GENERATION_TEXTS, "record_id", "model", "timestamp", "messages", "contexts", "input_tokens", "output_tokens",
-        "cost_usd", "duration_seconds", "time_to_first_token_seconds",
+        *_GENERATION_TEXTS, *_GENERATION_COUNTS, "record_id", "model", "timestamp", "messages", "contexts", "cost_usd",
+        "duration_seconds", "time_to_first_token_seconds", "tool_calls", "fallback", "retry",
     }
 )  # fmt: skip

@@ -206,7 +206,6 @@ retrieval_score DOUBLE the retriever's score
 event_time TIMESTAMPTZ when it was retrieved
 retrieval_id VARCHAR the retrieval it was joined from; null where it was sent with the generation
 """
-                + _TRACE
                 + _KEY
             ),
         ),
@@ -554,7 +553,8 @@ MANIFEST_HISTORY = """CREATE TABLE IF NOT EXISTS manifest_history (kind VARCHAR,
     max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ, sha256 VARCHAR, level VARCHAR, replaced_by VARCHAR,
     replaced_at TIMESTAMPTZ, deleted_at TIMESTAMPTZ)"""
 
-TRACES = "CREATE TABLE IF NOT EXISTS traces (model VARCHAR, trace_hash UBIGINT, entry BIGINT, due_at TIMESTAMPTZ)"
+TRACES = """CREATE TABLE IF NOT EXISTS traces (model VARCHAR, trace_hash UBIGINT, entry BIGINT, due_at TIMESTAMPTZ,
+    event_time TIMESTAMPTZ)"""
 SEEN = "CREATE TABLE IF NOT EXISTS seen (model VARCHAR, what VARCHAR, value VARCHAR, first_at TIMESTAMPTZ)"
 
 DROPS = "CREATE TABLE IF NOT EXISTS drops (source VARCHAR, file VARCHAR, identity VARCHAR, taken BIGINT, state VARCHAR)"
@@ -583,7 +583,8 @@ CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position B
 """
 """State. `work` waits to be scored: `input` counts changes of its contexts, `contexts_from` is the seq of the first of them;
 without `due_at` it is passages whose generation has not come or whose trace has not settled. `traces` waits to be settled:
-`entry` counts up, so that what comes while a trace is being settled stays. `seen` is what is no longer new in a model's
+`entry` counts up, so that what comes while a trace is being settled stays; `event_time` is that of its earliest generation in
+that entry. `seen` is what is no longer new in a model's
 traffic. `check_slots` waits to be read, not before `not_before` where
 only its reference has changed. `manifest` names the segments there are; a row moves to `manifest_history` when compaction
 replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day; `quarantined` says what is wrong
@@ -624,7 +625,7 @@ MIGRATIONS: dict[int, str] = {
                 "tool_calls", "agent", "workflow", "service", "environment", "release", "gateway", "route", "retry", "fallback",
                 "fingerprint", "parent_id", "trace_hash",
             ),
-            *_added("contexts", "retrieval_id", "trace_hash"),
+            *_added("contexts", "retrieval_id"),
             *(create_table(kind) for kind in ("contents", "spans", "retrievals", "calls", "changes")),
             TRACES,
             SEEN,

@@ -265,33 +265,71 @@ def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> lis
     generations = {
         row["seq"]: row
         for row in reader.query(
-            "SELECT seq, record_id, event_time, received_at, trace_id, question, system, response "
+            "SELECT seq, record_id, event_time, received_at, trace_id, trace_hash, question, system, response "
             f"FROM {reader.source('generations', model, after_seq=min(seqs) - 1)} WHERE seq IN ({marks})"
         )
     }
+    _fill(reader, model, list(generations.values()))
     contexts: dict[str, list[dict[str, Any]]] = {}
     if firsts := [w["contexts_from"] for w in work if w["contexts_from"] is not None]:
         ids = [w["record_id"] for w in work]
         slots = ", ".join("?" * len(ids))
         for row in reader.query(
-            f"SELECT seq, record_id, revision, text FROM {reader.source('contexts', model, after_seq=min(firsts) - 1)} "
-            f"WHERE record_id IN ({slots}) ORDER BY seq",
+            "SELECT seq, record_id, revision, text, retrieval_id "
+            f"FROM {reader.source('contexts', model, after_seq=min(firsts) - 1)} WHERE record_id IN ({slots}) ORDER BY seq",
             ids,
         ):
             contexts.setdefault(row["record_id"], []).append(row)
     rows = []
     for one in work:
         row = generations[one["seq"]]
-        passages = [c for c in contexts.get(one["record_id"], []) if c["revision"] <= one["revision"]]
+        passages = in_force(contexts.get(one["record_id"], []), one["revision"])
         rows.append(
             {
-                **row,
+                **{name: value for name, value in row.items() if name != "trace_hash"},
                 "revision": one["revision"],
                 "contexts": [c["text"] for c in passages],
                 "context_seqs": [c["seq"] for c in passages],
             }
         )
     return rows
+
+
+def in_force(passages: Sequence[Mapping[str, Any]], revision: int) -> list[Mapping[str, Any]]:
+    """Those of one generation that count at an input revision: what its sender gave, else what was joined to it last."""
+    here = [p for p in passages if p["revision"] <= revision]
+    if given := [p for p in here if p["retrieval_id"] is None]:
+        return given
+    latest = max((p["revision"] for p in here), default=0)
+    return [p for p in here if p["revision"] == latest]
+
+
+def _fill(reader: Reader, model: str, generations: Sequence[dict[str, Any]]) -> None:
+    """Put in the texts that came as log records. What the span says itself stands."""
+    lacking = {
+        row["record_id"]: row
+        for row in generations
+        if row["trace_hash"] is not None and (row["question"] is None or row["response"] is None)
+    }
+    if not lacking:
+        return
+    places = reader.places("traces", "contents", model, [row["trace_hash"] for row in lacking.values()])
+    marks = ", ".join("?" * len(lacking))
+    said: dict[str, dict[str, Any]] = {}
+    for row in reader.query(
+        f"SELECT record_id, question, system, response FROM {reader.source('contents', model, places=places)} "
+        f"WHERE record_id IN ({marks}) ORDER BY event_time, seq",
+        list(lacking),
+    ):
+        texts = said.setdefault(row["record_id"], {})
+        if row["question"] is not None:
+            texts["question"] = row["question"]  # the last one asked
+        for name in ("system", "response"):
+            if row[name] is not None:
+                texts.setdefault(name, row[name])
+    for record_id, texts in said.items():
+        row = lacking[record_id]
+        row.update({name: text for name, text in texts.items() if row[name] is None})
 
 
 def _append(

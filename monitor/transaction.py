@@ -35,6 +35,7 @@ class Transaction:
         self._new_columns: dict[str, dict[str, str]] = {}
         self._watermarks: dict[str, datetime] = {}
         self._after: list[Callable[[], None]] = []
+        self._undo: list[Callable[[], Any]] = []
 
     def append(self, kind: str, model: str, columns: Mapping[str, Any]) -> int:
         """Add rows to a log and return the `seq` of the first.
@@ -101,7 +102,7 @@ class Transaction:
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Add rows to a state table. What is executed or asked later in this transaction sees them."""
-        self._inserts.setdefault(table, []).append(pa.table({name: pa.array(values) for name, values in columns.items()}))
+        self._inserts.setdefault(table, []).append(pa.table({name: _column(values) for name, values in columns.items()}))
 
     def advance_watermark(self, model: str, when: datetime) -> None:
         last = self._watermarks.get(model) or self._store.watermark(model)
@@ -121,6 +122,25 @@ class Transaction:
     def on_commit(self, action: Callable[[], None]) -> None:
         """Run `action` on the writer thread once the commit stands."""
         self._after.append(action)
+
+    def on_rollback(self, action: Callable[[], Any]) -> None:
+        """Run `action` on the writer thread if nothing of this is stored."""
+        self._undo.append(action)
+
+    def execute_over(self, rows: pa.Table, sql: str, params: Sequence[Any] = ()) -> None:
+        """A statement that reads `rows` as the table `given`."""
+        self.flush()
+        self._with("given", rows, sql, params)
+
+    def query_over(self, rows: pa.Table, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """As `execute_over`, for one that has a result."""
+        self.flush()
+        self._connection.register("given", rows)
+        try:
+            return self.query(sql, params)
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                self._connection.unregister("given")
 
     def flush(self) -> None:
         pending, self._pending = self._pending, {}
@@ -145,16 +165,26 @@ class Transaction:
             action()
 
     def rolled_back(self) -> None:
+        for action in reversed(self._undo):
+            action()
         for index, keys in self._put:
             index.drop(keys)
 
     def _insert(self, table: str, parts: Sequence[pa.Table]) -> None:
-        self._connection.register("incoming", pa.concat_tables(parts, promote_options="default"))
+        rows = pa.concat_tables(parts, promote_options="default")
+        self._with("incoming", rows, f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+
+    def _with(self, name: str, rows: pa.Table, sql: str, params: Sequence[Any] = ()) -> None:
+        self._connection.register(name, rows)
         try:
-            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+            self._connection.execute(sql, list(params))
         finally:
             with contextlib.suppress(duckdb.Error):  # in an aborted transaction, where it would hide what went wrong
-                self._connection.unregister("incoming")
+                self._connection.unregister(name)
+
+
+def _column(values: Any) -> pa.Array | pa.ChunkedArray:
+    return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values)
 
 
 def _is_column(value: Any) -> bool:

@@ -26,6 +26,7 @@ from monitor.runner import CheckRunner
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
 from monitor.server import PushServer
+from monitor.settling import Settling
 from monitor.store import Store
 from monitor.transaction import Transaction
 
@@ -147,6 +148,7 @@ class World:
             queue_bytes=config.server.queue_bytes,
         )
         self.inbox = Inbox(config, self.store, clock=clock, metrics=self.metrics)
+        self.settling = Settling(self.store, self.inbox.passages, clock=clock, metrics=self.metrics)
         self.sealer = Sealer(self.store, clock=clock, metrics=self.metrics, seal_seconds=60, seal_rows=config.store.seal_rows)
         self.audit = Audit(self.store, clock=clock, metrics=self.metrics)
         self.scoring = Scoring(config, self.store, cast(Child, self.scorer), clock=clock, metrics=self.metrics)
@@ -169,6 +171,14 @@ class World:
 
     def seal(self) -> int:
         return self.sealer.seal_due(everything=True)
+
+    def settle(self, seconds: float = 30) -> int:
+        """Settle every trace, once so much time has passed."""
+        self.clock.move(seconds)
+        count = 0
+        while done := self.settling.step():
+            count += done
+        return count
 
     def score(self) -> int:
         count = 0

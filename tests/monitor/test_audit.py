@@ -80,7 +80,7 @@ def test_every_kind_and_every_model_has_its_rows(world: World) -> None:
     world.audit.refresh()
     counts = {kind: ask(world.store.root, f"SELECT count(*) FROM {kind}")[0][0] for kind in KINDS}
     assert {k: n for k, n in counts.items() if n} == {
-        "predictions": 1, "labels": 2, "generations": 1, "contexts": 1, "deadletters": 1, "batches": 5,
+        "predictions": 1, "labels": 2, "generations": 1, "contexts": 1, "calls": 1, "deadletters": 1, "batches": 5,
     }  # fmt: skip
 
 

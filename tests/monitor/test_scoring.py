@@ -33,17 +33,25 @@ def waiting(world: World) -> int:
 
 
 def test_a_generation_with_its_contexts_is_scored_at_once(world: World) -> None:
-    world.send("generations", generation("g", trace_id="t" * 32, contexts=["one"]))
+    world.send("generations", generation("g", contexts=["one"]))
     assert world.score() == 1
     row = world.rows("scores", "bot")[0]
     assert (row["outcome"], row["value"], row["flagged"], row["revision"]) == ("ok", 0.5, False, 1)
-    assert (row["event_time"], row["trace_id"], row["received_at"]) == (NOON, "t" * 32, NOON)
+    assert (row["event_time"], row["trace_id"], row["received_at"]) == (NOON, None, NOON)
     assert (row["detector"], row["detector_version"], json.loads(row["detail"])) == ("bareness", "1", {"passages": 1})
     claim = world.rows("claims", "bot")[0]
     assert (claim["start_offset"], claim["end_offset"], claim["context_seq"]) == (0, 2, 1)
     assert (world.score(), waiting(world)) == (0, 0)
     assert sample(world.metrics, "modelwatch_detector_evaluations_total", model="bot", detector="bareness") == 1
     assert sample(world.metrics, "modelwatch_detector_flagged_total", model="bot", detector="bareness") == 0
+
+
+def test_one_of_a_trace_waits_for_the_trace_to_settle(world: World) -> None:
+    world.send("generations", generation("g", trace_id="t" * 32, contexts=["one"]))
+    assert world.score() == 0
+    assert world.settle(1.5) == 1
+    assert world.score() == 1
+    assert world.rows("scores", "bot", "trace_id, value") == [{"trace_id": "t" * 32, "value": 0.5}]
 
 
 def test_one_without_waits_for_them_to_settle(world: World) -> None:
