@@ -31,6 +31,9 @@ from monitor.receiving import DECODERS, Budget, Inbox, Trouble, refused, trouble
 
 START_SECONDS = 10.0
 MAX_CALLS = 1000
+RECEIVING = 16
+"""Messages that come in at once. How large one is nobody knows before it is there, so the budget for bodies cannot refuse it
+in time; the others wait, with the few KB that flow control lets through."""
 MAX_METADATA_BYTES = 16 * 2**10
 IDLE_MS = 5 * 60 * 1000
 
@@ -106,6 +109,7 @@ class OtlpGrpcServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[float] = self._loop.create_future()
+        self._receiving = asyncio.Semaphore(RECEIVING)
         self._decoders = ThreadPoolExecutor(DECODERS, "otlp-grpc-decoder")
         server = grpc.aio.server(
             options=[
@@ -169,7 +173,7 @@ class OtlpGrpcServer:
         if self._calls > MAX_CALLS:
             raise _Refused(TOO_MANY)
         try:
-            async with asyncio.timeout(self._read_timeout):
+            async with asyncio.timeout(self._read_timeout), self._receiving:
                 body = await anext(aiter(requests))
         except TimeoutError:
             raise _Refused(LATE) from None

@@ -1,17 +1,16 @@
-"""What the tests of the OTLP receivers share: an inbox that records, exports to send, and receivers to send them to."""
+"""What the tests of the OTLP receivers share: a witness before the inbox, and exports to send."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from opentelemetry._logs import LogRecord
+from opentelemetry._logs import LogRecord as SdkRecord
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
@@ -21,51 +20,42 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from monitor.inbox import Answer, Batch
-from monitor.records import Reject
+from monitor.spans import LogRecord
+from tests.monitor.support import Held, World
 
 
-class Recorder:
-    """An inbox that keeps what it gets, in memory. Before each batch the next of `faults` is raised, where there is one."""
+class Witness:
+    """Stands before a world's inbox and sees what comes. Before each batch the next of `faults` is raised, where there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._held: Held | None = None
         self.batches: list[Batch] = []
-        self.faults: list[Exception | None] = []
+        self.faults: list[Exception] = []
         self.seen = 0
-        self._open = threading.Event()
-        self._open.set()
-        self._waiting: list[tuple[Future[Answer], Answer]] = []
 
     def put(self, batch: Batch, /) -> Future[Answer]:
         self.seen += 1
-        if self.faults and (fault := self.faults.pop(0)) is not None:
-            raise fault
-        rejects = [one for one in batch.items if isinstance(one, Reject)]
-        answer = Answer("b", rejects=rejects)
-        answer.accepted_by["bot"] = len(batch.items) - len(rejects)
-        future: Future[Answer] = Future()
-        future.set_running_or_notify_cancel()  # as the store does: what is being stored cannot be called back
+        if self.faults:
+            raise self.faults.pop(0)
         self.batches.append(batch)
-        if self._open.is_set():
-            future.set_result(answer)
-        else:
-            self._waiting.append((future, answer))
-        return future
+        return self._world.inbox.put(batch)
 
     def hold(self) -> None:
-        """Answer nobody until `release`."""
-        self._open.clear()
+        """Nobody is answered until `release`."""
+        self._held = Held(self._world.store)
 
     def release(self) -> None:
-        self._open.set()
-        for future, answer in self._waiting:
-            future.set_result(answer)
-        self._waiting.clear()
-
-    def items(self, kind: str = "spans") -> list[Any]:
-        return [one for batch in self.batches if batch.kind == kind for one in batch.items]
+        assert self._held
+        self._held.release()
 
     def names(self) -> list[str]:
-        return [one.name for one in self.items() if not isinstance(one, Reject)]
+        """Of the spans that are stored."""
+        return [row["name"] for row in self._world.rows("spans", "bot", "name")]
+
+    def bodies(self) -> list[Any]:
+        """Of the log records that came."""
+        return [one.body for batch in self.batches if batch.kind == "logs" for one in batch.items if isinstance(one, LogRecord)]
 
 
 def export(*names: str, size: int = 0) -> ExportTraceServiceRequest:
@@ -92,6 +82,15 @@ def log_export(*bodies: str) -> ExportLogsServiceRequest:
     of_scope = of_resource.scope_logs.add()
     for body in bodies:
         of_scope.log_records.add(trace_id=os.urandom(16), span_id=os.urandom(8), time_unix_nano=1).body.string_value = body
+    return made
+
+
+def of_size(size: int) -> ExportTraceServiceRequest:
+    """An export of so many bytes, in spans none of whose texts is too long to be stored."""
+    made = export(*(f"span {n}" for n in range(20)), size=(size - 10_000) // 20)
+    text = made.resource_spans[0].scope_spans[0].spans[0].attributes[1].value
+    while lacking := size - made.ByteSize():
+        text.string_value += "x" * max(1, lacking)
     return made
 
 
@@ -130,6 +129,6 @@ def logged(*bodies: str) -> Sequence[ReadableLogRecord]:
     provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
     logger = provider.get_logger("tests")
     for body in bodies:
-        logger.emit(LogRecord(body=body, event_name="gen_ai.choice"))
+        logger.emit(SdkRecord(body=body, event_name="gen_ai.choice"))
     provider.shutdown()
     return kept.get_finished_logs()

@@ -24,15 +24,13 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from monitor.auth import Tokens
-from monitor.clock import SystemClock
-from monitor.config import Config, Tls
+from monitor.config import OtlpGrpc, Tls
 from monitor.errors import InboxFull, StoreUnavailable
 from monitor.exports import SIGNALS
-from monitor.metrics import Metrics
 from monitor.otlpgrpc import OtlpGrpcServer
 from monitor.receiving import Budget
-from tests.monitor.otlp import Recorder, export, finished, log_export, logged
-from tests.monitor.support import sample, wait_for
+from tests.monitor.otlp import Witness, export, finished, log_export, logged, of_size
+from tests.monitor.support import World, sample, wait_for
 
 TRACES, LOGS, METRICS = (signal.service for signal in SIGNALS)
 MIB = 2**20
@@ -41,28 +39,32 @@ SECONDS = 30
 
 
 class Receiver:
-    """A receiver before an inbox that records, and a channel to it."""
+    """A receiver before a world's inbox, with a witness in between, and a channel to it."""
 
-    def __init__(self, metrics: Metrics, tokens: Path | None, tls: Tls | None, sections: dict[str, Any]) -> None:
-        self.config = Config.model_validate({**sections, "otlp": {"grpc": {"listen": "127.0.0.1:0", "tls": tls}}})
-        self.inbox = Recorder()
-        self.metrics = metrics
-        self.budget = Budget(self.config.server.bodies_bytes)
+    def __init__(self, world: World, tokens: Path | None) -> None:
+        self.world = world
+        self.witness = Witness(world)
+        self.budget = Budget(world.config.server.bodies_bytes)
         self.server = self.another()
         self.server.tokens = Tokens(tokens)
         self.server.start()
         self.channel: Any
-        if tls:
+        if tls := self.listener.tls:
             self.channel = grpc.secure_channel(self.server.address, grpc.ssl_channel_credentials(tls.cert_file.read_bytes()))
         else:
             self.channel = grpc.insecure_channel(self.server.address, options=UNLIMITED)
 
+    @property
+    def listener(self) -> OtlpGrpc:
+        found = self.world.config.otlp.grpc
+        assert found is not None
+        return found
+
     def another(self, **listener: Any) -> OtlpGrpcServer:
-        grpc_listener = self.config.otlp.grpc
-        assert grpc_listener is not None
+        world = self.world
         return OtlpGrpcServer(
-            grpc_listener.model_copy(update=listener), self.config, self.inbox, tokens=Tokens(None), budget=self.budget,
-            clock=SystemClock(), metrics=self.metrics,
+            self.listener.model_copy(update=listener), world.config, self.witness, tokens=Tokens(None), budget=self.budget,
+            clock=world.clock, metrics=world.metrics,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -79,18 +81,19 @@ class Receiver:
         return refused.value
 
     def counted(self, code: str) -> float | None:
-        return sample(self.metrics, "modelwatch_ingest_requests_total", transport="otlp_grpc", code=code)
+        return sample(self.world.metrics, "modelwatch_ingest_requests_total", transport="otlp_grpc", code=code)
 
     def exporter(self, **settings: Any) -> OTLPSpanExporter:
         return OTLPSpanExporter(self.server.address, insecure=True, **settings)
 
 
 @pytest.fixture
-def make(metrics: Metrics) -> Iterator[Callable[..., Receiver]]:
+def make(make_world: Callable[..., World]) -> Iterator[Callable[..., Receiver]]:
     with ExitStack() as stack:
 
         def make(tokens: Path | None = None, tls: Tls | None = None, **sections: Any) -> Receiver:
-            made = Receiver(metrics, tokens, tls, sections)
+            listener = {"listen": "127.0.0.1:0", "tls": tls}
+            made = Receiver(make_world(otlp={"grpc": listener, "default_model": "bot"}, **sections), tokens)
             stack.callback(made.close)
             return made
 
@@ -120,8 +123,8 @@ def delay_of(refused: Any) -> int | None:
 def test_an_export_is_answered_once_it_is_taken(receiver: Receiver, compression: grpc.Compression) -> None:
     body = export("one", "two").SerializeToString()
     assert receiver.call(body, compression=compression) == b""
-    (batch,) = receiver.inbox.batches
-    assert [one.name for one in batch.items] == ["one", "two"]
+    (batch,) = receiver.witness.batches
+    assert receiver.witness.names() == ["one", "two"]
     assert (batch.kind, batch.source, batch.size) == ("spans", "otlp_grpc", len(body))
     assert receiver.counted("OK") == 1
     assert receiver.budget.taken == 0
@@ -129,10 +132,10 @@ def test_an_export_is_answered_once_it_is_taken(receiver: Receiver, compression:
 
 def test_log_records_and_metrics_have_services_of_their_own(receiver: Receiver) -> None:
     assert receiver.call(log_export("a").SerializeToString(), LOGS) == b""
-    assert [one.body for one in receiver.inbox.items("logs")] == ["a"]
+    assert receiver.witness.bodies() == ["a"]
     assert receiver.call(b"\x0a\x00", METRICS) == b""
-    assert sample(receiver.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_grpc") == 1
-    assert len(receiver.inbox.batches) == 1
+    assert sample(receiver.world.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_grpc") == 1
+    assert len(receiver.witness.batches) == 1
 
 
 def test_what_is_rejected_is_a_partial_success(receiver: Receiver) -> None:
@@ -142,7 +145,7 @@ def test_what_is_rejected_is_a_partial_success(receiver: Receiver) -> None:
     partial = ExportTraceServiceResponse.FromString(receiver.call(body)).partial_success
     assert partial.rejected_spans == 2
     assert "bad_span_id" in partial.error_message
-    assert receiver.inbox.names() == ["good"]
+    assert receiver.witness.names() == ["good"]
 
 
 FAULTS: dict[str, tuple[Exception, grpc.StatusCode]] = {
@@ -155,7 +158,7 @@ FAULTS: dict[str, tuple[Exception, grpc.StatusCode]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_may_pass_says_when_to_come_again(receiver: Receiver, name: str) -> None:
     fault, code = FAULTS[name]
-    receiver.inbox.faults = [fault]
+    receiver.witness.faults = [fault]
     body = export("one").SerializeToString()
     refused = receiver.refusal(body)
     assert refused.code() is code
@@ -169,7 +172,7 @@ def test_what_may_pass_says_when_to_come_again(receiver: Receiver, name: str) ->
 def test_what_cannot_pass_does_not(receiver: Receiver) -> None:
     refused = receiver.refusal(b"hello, world")
     assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.INVALID_ARGUMENT, None)
-    assert receiver.inbox.items()[0].reason == "undecodable"
+    assert receiver.world.letters() == [(None, "undecodable")]
     assert receiver.refusal(b"", "/opentelemetry.Nowhere/Export").code() is grpc.StatusCode.UNIMPLEMENTED
     nothing = receiver.channel.stream_unary(TRACES)
     with pytest.raises(grpc.RpcError) as refusal:
@@ -178,35 +181,33 @@ def test_what_cannot_pass_does_not(receiver: Receiver) -> None:
 
 
 def test_an_export_of_20_mib_is_taken_and_one_byte_more_is_not(receiver: Receiver) -> None:
-    limit = receiver.config.otlp.max_body_bytes
-    made = export("big", size=limit - 1000)
-    text = made.resource_spans[0].scope_spans[0].spans[0].attributes[1].value
-    text.string_value += "x" * (limit - made.ByteSize())
-    assert made.ByteSize() == limit == 20 * MIB
-    assert receiver.call(made.SerializeToString()) == b""
-    text.string_value += "x"
+    limit = receiver.world.config.otlp.max_body_bytes
+    assert limit == 20 * MIB
+    assert receiver.call(of_size(limit).SerializeToString()) == b""
+    assert len(receiver.witness.names()) == 20
+    larger = of_size(limit + 1).SerializeToString()
     for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
-        refused = receiver.refusal(made.SerializeToString(), compression=compression)
+        refused = receiver.refusal(larger, compression=compression)
         assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
-    assert receiver.inbox.names() == ["big"]
+    assert receiver.witness.seen == 1
 
 
 def test_a_gzip_bomb_is_refused(receiver: Receiver) -> None:
     refused = receiver.refusal(bytes(200 * MIB), compression=grpc.Compression.Gzip)
     assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
-    assert receiver.inbox.batches == []
+    assert receiver.witness.batches == []
 
 
 def test_bodies_in_hand_have_a_budget_over_all_connections(make: Callable[..., Receiver]) -> None:
     receiver = make(server={"bodies_bytes": MIB})
     big = export("big", size=MIB * 3 // 4).SerializeToString()
-    receiver.inbox.hold()
+    receiver.witness.hold()
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(receiver.call, big)
-        wait_for(lambda: receiver.inbox.batches, "the first in hand")
+        wait_for(lambda: receiver.witness.batches, "the first in hand")
         refused = receiver.refusal(big)
         assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1)
-        receiver.inbox.release()
+        receiver.witness.release()
         assert taken.result(10) == b""
     assert receiver.call(big) == b""
     assert receiver.budget.taken == 0
@@ -228,7 +229,7 @@ def test_without_a_token_of_the_role_ingest_nothing_is_taken(make: Callable[...,
     for metadata in ((), (("authorization", "Bearer only-looking"),), (("authorization", "new"),)):
         refused = receiver.refusal(body, metadata=metadata)
         assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.UNAUTHENTICATED, None)
-    assert receiver.inbox.seen == 0
+    assert receiver.witness.seen == 0
     for token in ("old", "new"):
         assert receiver.call(body, metadata=(("authorization", f"Bearer {token}"),)) == b""
 
@@ -239,7 +240,7 @@ def test_with_a_certificate_it_speaks_tls(make: Callable[..., Receiver], tls: Tl
     credentials = grpc.ssl_channel_credentials(tls.cert_file.read_bytes())
     exporter = OTLPSpanExporter(f"https://{receiver.server.address}", credentials=credentials)
     assert exporter.export(finished("two")) is SpanExportResult.SUCCESS
-    assert receiver.inbox.names() == ["one", "two"]
+    assert receiver.witness.names() == ["one", "two"]
 
 
 def test_a_sender_that_never_sends_its_message_is_cut_off(make: Callable[..., Receiver]) -> None:
@@ -257,18 +258,35 @@ def test_a_sender_that_never_sends_its_message_is_cut_off(make: Callable[..., Re
         never.set()
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert delay_of(refused.value) == 1
-    in_flight = sample(receiver.metrics, "modelwatch_ingest_requests_in_flight", transport="otlp_grpc")
+    in_flight = sample(receiver.world.metrics, "modelwatch_ingest_requests_in_flight", transport="otlp_grpc")
     assert in_flight == 0
 
 
+def test_senders_that_never_send_their_message_do_not_keep_the_others_out_for_longer(make: Callable[..., Receiver]) -> None:
+    receiver = make(server={"read_timeout_seconds": 1})
+    never = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        never.wait()
+        yield b""
+
+    try:
+        slow = [receiver.channel.stream_unary(TRACES).future(messages(), timeout=SECONDS) for _ in range(40)]
+        assert {call.code() for call in slow} == {grpc.StatusCode.UNAVAILABLE}
+        assert receiver.call(export("one").SerializeToString()) == b""
+    finally:
+        never.set()
+    assert receiver.witness.names() == ["one"]
+
+
 def test_a_sender_that_goes_away_is_counted_and_holds_nothing(receiver: Receiver) -> None:
-    receiver.inbox.hold()
+    receiver.witness.hold()
     call = receiver.channel.unary_unary(TRACES).future(export("one").SerializeToString())
-    wait_for(lambda: receiver.inbox.batches, "a batch in hand")
+    wait_for(lambda: receiver.witness.batches, "a batch in hand")
     call.cancel()
     wait_for(lambda: receiver.counted("CANCELLED") == 1, "the end of the call")
     assert receiver.budget.taken == 0
-    receiver.inbox.release()
+    receiver.witness.release()
     assert receiver.call(export("two").SerializeToString()) == b""
 
 
@@ -279,19 +297,19 @@ def test_an_address_that_is_taken_is_an_error_that_names_it(receiver: Receiver) 
 
 def test_while_it_stops_what_is_in_hand_is_answered_and_what_is_new_is_refused(receiver: Receiver) -> None:
     body = export("one").SerializeToString()
-    receiver.inbox.hold()
+    receiver.witness.hold()
     with ThreadPoolExecutor(2) as pool:
         taken = pool.submit(receiver.call, body)
-        wait_for(lambda: receiver.inbox.batches, "a batch in hand")
+        wait_for(lambda: receiver.witness.batches, "a batch in hand")
         receiver.server.refuse()
         refused = receiver.refusal(body)
         assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.UNAVAILABLE, 2)
         stopping = pool.submit(receiver.server.stop)
-        receiver.inbox.release()
+        receiver.witness.release()
         assert taken.result(10) == b""
         stopping.result(10)
     assert receiver.refusal(body).code() is grpc.StatusCode.UNAVAILABLE
-    assert len(receiver.inbox.batches) == 1
+    assert len(receiver.witness.batches) == 1
 
 
 # --- the exporters of the OpenTelemetry SDK ---
@@ -301,10 +319,10 @@ def test_while_it_stops_what_is_in_hand_is_answered_and_what_is_new_is_refused(r
 def test_the_exporters_of_the_sdk_deliver(receiver: Receiver, compression: grpc.Compression) -> None:
     exporter = receiver.exporter(compression=compression)
     assert exporter.export(finished("one", "two")) is SpanExportResult.SUCCESS
-    assert receiver.inbox.names() == ["one", "two"]
+    assert receiver.witness.names() == ["one", "two"]
     logs = OTLPLogExporter(receiver.server.address, insecure=True, compression=compression)
     assert logs.export(logged("said")) is LogRecordExportResult.SUCCESS
-    assert [(one.body, one.event_name) for one in receiver.inbox.items("logs")] == [("said", "gen_ai.choice")]
+    assert receiver.witness.bodies() == ["said"]
     exporter.shutdown()
     logs.shutdown()
 
@@ -315,17 +333,17 @@ def test_the_metrics_of_the_sdk_are_taken_without_an_error(receiver: Receiver, c
     provider.get_meter("tests").create_counter("requests").add(1)
     assert provider.force_flush()
     provider.shutdown()
-    assert (sample(receiver.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_grpc") or 0) >= 1
+    assert (sample(receiver.world.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_grpc") or 0) >= 1
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_the_exporter_sends_again_after_a_refusal_arrives_once(receiver: Receiver, name: str) -> None:
-    receiver.inbox.faults = [FAULTS[name][0]]
+    receiver.witness.faults = [FAULTS[name][0]]
     exporter = receiver.exporter()
     assert exporter.export(finished("one")) is SpanExportResult.SUCCESS
     exporter.shutdown()
-    assert (receiver.inbox.seen, receiver.inbox.names()) == (2, ["one"])
+    assert (receiver.witness.seen, receiver.witness.names()) == (2, ["one"])
 
 
 def test_the_exporter_gives_up_at_once_on_a_wrong_token_and_delivers_with_a_right_one(
@@ -336,7 +354,7 @@ def test_the_exporter_gives_up_at_once_on_a_wrong_token_and_delivers_with_a_righ
     assert wrong.export(finished("one")) is SpanExportResult.FAILURE
     assert receiver.counted("UNAUTHENTICATED") == 1
     assert right.export(finished("two")) is SpanExportResult.SUCCESS
-    assert receiver.inbox.names() == ["two"]
+    assert receiver.witness.names() == ["two"]
     for exporter in (wrong, right):
         exporter.shutdown()
 
@@ -351,4 +369,4 @@ def test_many_exporters_at_once_all_deliver(receiver: Receiver) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(send, range(40))) == {SpanExportResult.SUCCESS}
-    assert sorted(receiver.inbox.names()) == sorted(f"span {n}" for n in range(40))
+    assert sorted(receiver.witness.names()) == sorted(f"span {n}" for n in range(40))

@@ -10,7 +10,7 @@ import ssl
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,35 +33,30 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from monitor.auth import Tokens
-from monitor.clock import SystemClock
-from monitor.config import Config, Tls
+from monitor.config import Tls
 from monitor.errors import InboxFull, StoreUnavailable
-from monitor.metrics import Metrics
 from monitor.otlp import JSON, PROTOBUF
 from monitor.otlphttp import OtlpHttpServer
 from monitor.receiving import Budget
-from monitor.records import Reject
-from monitor.spans import LogRecord, Span
-from tests.monitor.otlp import Recorder, as_json, export, finished, log_export, logged
-from tests.monitor.support import sample, wait_for
+from monitor.spans import Span
+from tests.monitor.otlp import Witness, as_json, export, finished, log_export, logged, of_size
+from tests.monitor.support import World, sample, wait_for
 
 GZIP = {"Content-Encoding": "gzip"}
 MIB = 2**20
 
 
 class Receiver:
-    """A receiver before an inbox that records."""
+    """A receiver before a world's inbox, with a witness in between."""
 
-    def __init__(self, metrics: Metrics, kind: type[OtlpHttpServer], tokens: Path | None, sections: dict[str, Any]) -> None:
-        otlp = {"http": {"listen": "127.0.0.1:0", "tls": sections.pop("tls", None)}, **sections.pop("otlp", {})}
-        self.config = Config.model_validate({**sections, "otlp": otlp})
-        self.inbox = Recorder()
-        self.metrics = metrics
-        self.budget = Budget(self.config.server.bodies_bytes)
-        http = self.config.otlp.http
+    def __init__(self, world: World, kind: type[OtlpHttpServer], tokens: Path | None) -> None:
+        http = world.config.otlp.http
         assert http is not None
+        self.world = world
+        self.witness = Witness(world)
+        self.budget = Budget(world.config.server.bodies_bytes)
         self.server = kind(
-            http, self.config, self.inbox, tokens=Tokens(tokens), budget=self.budget, clock=SystemClock(), metrics=metrics
+            http, world.config, self.witness, tokens=Tokens(tokens), budget=self.budget, clock=world.clock, metrics=world.metrics
         )
         self.server.start()
         scheme = "https" if http.tls else "http"
@@ -78,10 +73,10 @@ class Receiver:
         return self.client.post(path, content=body, headers={"Content-Type": content_type, **more})
 
     def counted(self, code: str) -> float | None:
-        return sample(self.metrics, "modelwatch_ingest_requests_total", transport="otlp_http", code=code)
+        return sample(self.world.metrics, "modelwatch_ingest_requests_total", transport="otlp_http", code=code)
 
     def in_flight(self) -> float | None:
-        return sample(self.metrics, "modelwatch_ingest_requests_in_flight", transport="otlp_http")
+        return sample(self.world.metrics, "modelwatch_ingest_requests_in_flight", transport="otlp_http")
 
     @contextmanager
     def connected(self) -> Iterator[socket.socket]:
@@ -94,11 +89,19 @@ class Receiver:
 
 
 @pytest.fixture
-def make(metrics: Metrics) -> Iterator[Callable[..., Receiver]]:
+def make(make_world: Callable[..., World]) -> Iterator[Callable[..., Receiver]]:
     with ExitStack() as stack:
 
-        def make(kind: type[OtlpHttpServer] = OtlpHttpServer, tokens: Path | None = None, **sections: Any) -> Receiver:
-            made = Receiver(metrics, kind, tokens, sections)
+        def make(
+            kind: type[OtlpHttpServer] = OtlpHttpServer,
+            tokens: Path | None = None,
+            tls: Mapping[str, Any] | None = None,
+            otlp: Mapping[str, Any] = {},
+            **sections: Any,
+        ) -> Receiver:
+            listener = {"listen": "127.0.0.1:0", "tls": tls}
+            world = make_world(otlp={"http": listener, "default_model": "bot", **otlp}, **sections)
+            made = Receiver(world, kind, tokens)
             stack.callback(made.close)
             return made
 
@@ -129,9 +132,9 @@ def test_an_export_is_answered_in_its_encoding_once_it_is_taken(receiver: Receiv
     assert (response.status_code, response.content, response.headers["Content-Type"]) == (200, b"", PROTOBUF)
     response = receiver.post(compress(as_json(made)), JSON, **named)
     assert (response.status_code, response.content, response.headers["Content-Type"]) == (200, b"{}", JSON)
-    first, second = receiver.inbox.batches
+    first, second = receiver.witness.batches
     assert first.items == second.items
-    assert [one.name for one in first.items] == ["one", "two"]
+    assert receiver.witness.names() == ["one", "two"]  # once, though they came twice
     assert (first.kind, first.source, first.size) == ("spans", "otlp_http", len(made.SerializeToString()))
     assert receiver.counted("200") == 2
 
@@ -139,14 +142,14 @@ def test_an_export_is_answered_in_its_encoding_once_it_is_taken(receiver: Receiv
 def test_log_records_have_their_own_path(receiver: Receiver) -> None:
     response = receiver.post(log_export("a", "b").SerializeToString(), path="/v1/logs")
     assert (response.status_code, response.content) == (200, b"")
-    assert [one.body for one in receiver.inbox.items("logs")] == ["a", "b"]
+    assert receiver.witness.bodies() == ["a", "b"]
 
 
 def test_metrics_are_answered_counted_and_thrown_away(receiver: Receiver) -> None:
     for body, content_type in ((b"\x0a\x00", PROTOBUF), (b'{"resourceMetrics": []}', JSON)):
         assert receiver.post(body, content_type, "/v1/metrics").status_code == 200
-    assert receiver.inbox.batches == []
-    assert sample(receiver.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_http") == 2
+    assert receiver.witness.batches == []
+    assert sample(receiver.world.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_http") == 2
 
 
 def test_what_is_rejected_is_a_partial_success_that_says_why(receiver: Receiver) -> None:
@@ -160,7 +163,7 @@ def test_what_is_rejected_is_a_partial_success_that_says_why(receiver: Receiver)
     assert partial.rejected_spans == 2
     assert "1 bad_span_id (record 1: spanId: is missing" in partial.error_message
     assert "1 bad_trace_id (record 2" in partial.error_message
-    assert receiver.inbox.names() == ["good"]
+    assert receiver.witness.names() == ["good"]
     said = orjson.loads(receiver.post(as_json(made), JSON).content)
     assert said["partialSuccess"]["rejectedSpans"] == "2"  # 64 bits are text in JSON
 
@@ -170,15 +173,15 @@ def test_log_records_sent_to_the_path_of_the_traces_are_rejected_and_the_spans_b
     response = receiver.post(export("span").SerializeToString() + logs)
     assert response.status_code == 200
     assert ExportTraceServiceResponse.FromString(response.content).partial_success.rejected_spans == 2
-    assert receiver.inbox.names() == ["span"]
+    assert receiver.witness.names() == ["span"]
 
 
 def test_spans_sent_to_the_path_of_the_logs_are_no_fault_of_the_server(receiver: Receiver) -> None:
     response = receiver.post(export("span").SerializeToString() + log_export("log").SerializeToString(), path="/v1/logs")
     assert response.status_code == 200
-    taken = [one for one in receiver.inbox.items("logs") if isinstance(one, LogRecord)]
-    assert "log" in [one.body for one in taken]
-    assert ExportLogsServiceResponse.FromString(response.content).partial_success.rejected_log_records == 2 - len(taken)
+    assert "log" in receiver.witness.bodies()
+    rejected = ExportLogsServiceResponse.FromString(response.content).partial_success.rejected_log_records
+    assert rejected + len(receiver.witness.bodies()) == 2
 
 
 BAD: dict[str, tuple[bytes, dict[str, str], int]] = {
@@ -204,10 +207,11 @@ def test_a_body_that_is_no_good_is_refused_for_good(receiver: Receiver, name: st
 def test_a_body_that_cannot_be_read_is_kept_for_the_dead_letter(receiver: Receiver) -> None:
     receiver.post(b"hello, world")
     receiver.post(b"{", JSON, "/v1/logs")
-    (spans,), (logs,) = receiver.inbox.items("spans"), receiver.inbox.items("logs")
-    assert isinstance(spans, Reject)
-    assert (spans.reason, spans.payload) == ("undecodable", b"hello, world")
-    assert (logs.reason, logs.payload) == ("bad_json", b"{")
+    letters = receiver.world.rows("deadletters", "", "kind, reason, payload")
+    assert [tuple(letter.values()) for letter in letters] == [
+        ("spans", "undecodable", "hello, world"),
+        ("logs", "bad_json", "{"),
+    ]
 
 
 FAULTS: dict[str, tuple[Exception, int]] = {
@@ -221,7 +225,7 @@ FAULTS: dict[str, tuple[Exception, int]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_may_pass_is_never_a_500_and_says_when_to_come_again(receiver: Receiver, name: str, content_type: str) -> None:
     fault, code = FAULTS[name]
-    receiver.inbox.faults = [fault]
+    receiver.witness.faults = [fault]
     made = export("one")
     body = as_json(made) if content_type == JSON else made.SerializeToString()
     response = receiver.post(body, content_type)
@@ -231,26 +235,20 @@ def test_what_may_pass_is_never_a_500_and_says_when_to_come_again(receiver: Rece
     assert "oops" not in status_of(response).message
     assert receiver.budget.taken == 0
     assert receiver.post(body, content_type).status_code == 200
-    assert receiver.inbox.names() == ["one"]
+    assert receiver.witness.names() == ["one"]
 
 
 def test_an_export_of_20_mib_is_taken_and_one_byte_more_is_not(receiver: Receiver) -> None:
-    limit = receiver.config.otlp.max_body_bytes
-    made = export("big", size=limit - 1000)
-    text = made.resource_spans[0].scope_spans[0].spans[0].attributes[1].value
-    text.string_value += "x" * (limit - made.ByteSize())
-    body = made.SerializeToString()
-    assert len(body) == limit == 20 * MIB
-    assert receiver.post(body).status_code == 200
-    text.string_value += "x"
-    for sent, headers in (
-        (made.SerializeToString(), {}),
-        (gzip.compress(made.SerializeToString(), 1), {"Content_Encoding": "gzip"}),
-    ):
+    limit = receiver.world.config.otlp.max_body_bytes
+    assert limit == 20 * MIB
+    assert receiver.post(of_size(limit).SerializeToString()).status_code == 200
+    assert len(receiver.witness.names()) == 20
+    larger = of_size(limit + 1).SerializeToString()
+    for sent, headers in ((larger, {}), (gzip.compress(larger, 1), {"Content_Encoding": "gzip"})):
         response = receiver.post(sent, **headers)
         assert (response.status_code, status_of(response).code) == (413, 8)
         assert "Retry-After" not in response.headers
-    assert receiver.inbox.names() == ["big"]
+    assert receiver.witness.seen == 1
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_inflated(receiver: Receiver) -> None:
@@ -269,15 +267,15 @@ def test_a_gzip_bomb_is_refused_before_it_is_inflated(receiver: Receiver) -> Non
 def test_bodies_in_hand_have_a_budget_over_all_connections(make: Callable[..., Receiver]) -> None:
     receiver = make(server={"bodies_bytes": MIB})
     big = export("big", size=MIB * 3 // 4).SerializeToString()
-    receiver.inbox.hold()
+    receiver.witness.hold()
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(receiver.post, big)
-        wait_for(lambda: receiver.inbox.batches, "the first in hand")
+        wait_for(lambda: receiver.witness.batches, "the first in hand")
         for body, headers in ((big, {}), (gzip.compress(big), {"Content_Encoding": "gzip"})):
             refused = receiver.post(body, **headers)
             assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
         small = pool.submit(receiver.post, export("small").SerializeToString())
-        receiver.inbox.release()
+        receiver.witness.release()
         assert taken.result(10).status_code == small.result(10).status_code == 200
     assert receiver.budget.taken == 0
     assert receiver.post(big).status_code == 200
@@ -315,7 +313,7 @@ def test_without_a_token_of_the_role_ingest_nothing_is_taken(make: Callable[...,
             response = receiver.post(body, content_type, **header)
             assert (response.status_code, status_of(response).code) == (401, 16)
             assert response.headers["WWW-Authenticate"] == "Bearer"
-    assert receiver.inbox.seen == 0
+    assert receiver.witness.seen == 0
     for token in ("old", "new"):
         assert receiver.post(body, Authorization=f"Bearer {token}").status_code == 200
 
@@ -327,7 +325,7 @@ def test_with_a_certificate_it_speaks_tls(make: Callable[..., Receiver], tls: Tl
     assert receiver.post(export("one").SerializeToString()).status_code == 200
     exporter = receiver.exporter(certificate_file=str(tls.cert_file))
     assert exporter.export(finished("two")) is SpanExportResult.SUCCESS
-    assert receiver.inbox.names() == ["one", "two"]
+    assert receiver.witness.names() == ["one", "two"]
 
 
 # --- senders that mean no good, or whose network is none ---
@@ -420,19 +418,19 @@ def test_while_it_stops_what_is_in_hand_is_answered_and_what_is_new_is_refused(r
     head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: %d\r\n\r\n" % len(
         body
     )
-    receiver.inbox.hold()
+    receiver.witness.hold()
     with ThreadPoolExecutor(2) as pool, receiver.connected() as late:
         late.sendall(head)  # a connection from before, whose request is not whole yet
         wait_for(lambda: receiver.in_flight() == 1, "the request that is on its way")
         taken = pool.submit(receiver.post, body)
-        wait_for(lambda: receiver.inbox.batches, "a batch in hand")
+        wait_for(lambda: receiver.witness.batches, "a batch in hand")
         receiver.server.refuse()
         refused = httpx.post(f"{receiver.url}/v1/traces", content=body, headers={"Content-Type": PROTOBUF}, timeout=10)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
         stopping = pool.submit(receiver.server.stop)
         late.sendall(body)  # it had come in before: it is in hand, too
-        wait_for(lambda: len(receiver.inbox.batches) == 2, "the rest of it")
-        receiver.inbox.release()
+        wait_for(lambda: len(receiver.witness.batches) == 2, "the rest of it")
+        receiver.witness.release()
         assert taken.result(10).status_code == 200
         assert late.recv(4096).startswith(b"HTTP/1.1 200")
         stopping.result(10)
@@ -446,14 +444,14 @@ def test_while_it_stops_what_is_in_hand_is_answered_and_what_is_new_is_refused(r
 @pytest.mark.parametrize("compression", Compression)
 def test_the_exporter_of_the_sdk_delivers(receiver: Receiver, compression: Compression) -> None:
     assert receiver.exporter(compression=compression).export(finished("one", "two")) is SpanExportResult.SUCCESS
-    one, two = receiver.inbox.items()
+    one = receiver.witness.batches[0].items[0]
     assert isinstance(one, Span)
-    assert [one.name, two.name] == ["one", "two"]
+    assert receiver.witness.names() == ["one", "two"]
     assert one.resource["telemetry.sdk.language"] == "python"
     assert one.scope == "tests"
     exporter = OTLPLogExporter(f"{receiver.url}/v1/logs", compression=compression)
     assert exporter.export(logged("said")) is LogRecordExportResult.SUCCESS
-    (record,) = receiver.inbox.items("logs")
+    (record,) = receiver.witness.batches[1].items
     assert (record.body, record.event_name) == ("said", "gen_ai.choice")
 
 
@@ -464,16 +462,16 @@ def test_the_metrics_of_the_sdk_are_taken_without_an_error(receiver: Receiver, c
     assert provider.force_flush()
     provider.shutdown()
     assert (
-        sample(receiver.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_http") == 2
+        sample(receiver.world.metrics, "modelwatch_ingest_requests_discarded_total", transport="otlp_http") == 2
     )  # the second at its end
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_the_exporter_sends_again_after_a_refusal_arrives_once(receiver: Receiver, name: str) -> None:
-    receiver.inbox.faults = [FAULTS[name][0]]
+    receiver.witness.faults = [FAULTS[name][0]]
     assert receiver.exporter().export(finished("one")) is SpanExportResult.SUCCESS
-    assert (receiver.inbox.seen, receiver.inbox.names()) == (2, ["one"])
+    assert (receiver.witness.seen, receiver.witness.names()) == (2, ["one"])
 
 
 def test_the_exporter_does_not_send_again_what_was_rejected_in_part(receiver: Receiver) -> None:
@@ -481,7 +479,7 @@ def test_the_exporter_does_not_send_again_what_was_rejected_in_part(receiver: Re
     made = ExportTraceServiceRequest.FromString(export("good", "bad").SerializeToString())
     made.resource_spans[0].scope_spans[0].spans[1].span_id = b"short"
     assert receiver.exporter()._client.export(made.SerializeToString()).success
-    assert (receiver.inbox.seen, receiver.inbox.names()) == (1, ["good"])
+    assert (receiver.witness.seen, receiver.witness.names()) == (1, ["good"])
 
 
 def test_the_exporter_gives_up_at_once_on_a_wrong_token_and_delivers_with_a_right_one(
@@ -491,14 +489,14 @@ def test_the_exporter_gives_up_at_once_on_a_wrong_token_and_delivers_with_a_righ
     assert receiver.exporter(headers={"authorization": "Bearer wrong"}).export(finished("one")) is SpanExportResult.FAILURE
     assert receiver.counted("401") == 1
     assert receiver.exporter(headers={"authorization": "Bearer new"}).export(finished("two")) is SpanExportResult.SUCCESS
-    assert receiver.inbox.names() == ["two"]
+    assert receiver.witness.names() == ["two"]
 
 
 def test_a_failed_exporter_is_no_reason_for_the_next_to_fail(receiver: Receiver) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda n: receiver.exporter().export(finished(f"span {n}")), range(40)))
     assert set(results) == {SpanExportResult.SUCCESS}
-    assert sorted(receiver.inbox.names()) == sorted(f"span {n}" for n in range(40))
+    assert sorted(receiver.witness.names()) == sorted(f"span {n}" for n in range(40))
 
 
 def test_random_bytes_never_make_a_500(receiver: Receiver) -> None:
