@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import monitor
 from monitor.cli import main
 from monitor.records import REASONS, Reject
 from monitor.transaction import Transaction
@@ -99,6 +101,12 @@ def test_an_unknown_reason_is_answered_with_the_ones_there_are(capsys: pytest.Ca
     code, _, err = run(capsys, "list", "--reason", "because")
     assert code == 2
     assert all(reason in err for reason in REASONS)
+
+
+def test_the_readme_has_every_reason() -> None:
+    text = (Path(monitor.__file__).parent / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Dead letter\n")[2].partition("\n## ")[0].partition("Reasons: ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z0-9_]+)`", section)) == REASONS
 
 
 def test_since_takes_a_duration_and_refuses_what_is_neither(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from monitor.schema import KINDS
 from monitor.selection import Selection
 from monitor.spans import Span
 from tests.monitor.support import MODELS, NOON, Held, World, check, generation, label, prediction, sample
+from tests.monitor.tracing import chat, record_id
 
 ANN = Asked("ann@desk", "127.0.0.1")
 EVERYTHING = Selection(everything=True)
@@ -282,6 +283,18 @@ def test_a_span_is_kept_so_that_it_can_be_read_back(world: World) -> None:
 
     letter = world.rows("deadletters", "")[0] | {"kind": "spans"}
     assert items(letter) == [span]
+
+
+def test_spans_of_a_model_that_was_not_configured_are_stored_once_it_is(world: World) -> None:
+    resource = {"service.name": "latebot"}
+    world.send("spans", chat("t", "root", resource=resource), chat("t", "other", "root", resource=resource))
+    assert [reason for _, reason in world.letters()] == ["unknown_model"] * 2
+    configure(world, {"name": "latebot", "task": "llm"})
+    outcome = replay(world)
+    assert (outcome.replayed, outcome.refused) == (2, [])
+    assert world.ids("spans", "latebot") == [record_id("t", "root"), record_id("t", "other")]
+    again = world.send("spans", chat("t", "root", resource=resource))  # word for word, although it went through JSON
+    assert (again.accepted, again.duplicates) == (0, 1)
 
 
 def test_scoring_that_failed_is_queued_again_as_the_next_revision(make_world: Callable[..., World]) -> None:
