@@ -53,7 +53,8 @@ _ATTRIBUTES = re.compile(
   | langfuse\.observation\.(?:type|level|model\.name|prompt\.(?:name|version)|completion_start_time)
   | mlflow\.(?:spanType|traceRequestId|spanFunctionName|experimentId)
   | (?:session|user|enduser|thread|conversation|prompt)[._]id
-  | (?:service|deployment|telemetry|host|os|container|k8s|cloud|faas|process\.runtime|otel|modelwatch)\.[\w.-]+
+  | (?:service|deployment|telemetry|host|os|container|k8s|cloud|faas|process\.runtime|otel)\.[\w.-]+
+  | modelwatch\.(?:model|model_version|judge|gateway|route|prompt\.(?:name|version))
   | (?:error|exception)\.type | http\.(?:request\.method|response\.status_code|method|status_code)
   | (?:server|network|net)\.[\w.]+ | rpc\.(?:system|service|method)
   | db\.(?:system|system\.name|operation|operation\.name|collection\.name|namespace|name|vector\.[\w.]+)

@@ -7,53 +7,45 @@ what it is given.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
+import yaml
 
 from monitor import contentless, log
 from monitor.config import Config, MaskingConfig, MaskingOverride
+from monitor.dialecttable import FILE as DIALECTS
+from monitor.fields import Rejected
 from monitor.maskpolicy import Count, Policy, keyed, parsed
 from monitor.metrics import Metrics
 from monitor.records import MAX_ID, Reject
+from monitor.routing import Router
 from monitor.spans import Event, Link, LogRecord, Span
 
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "user_id": (
-        "user.id", "langfuse.user.id", "enduser.id", "traceloop.association.properties.user_id", "llm.user",
-        "ai.telemetry.metadata.userId",
-    ),
-    "conversation_id": (
-        "gen_ai.conversation.id", "session.id", "langfuse.session.id", "traceloop.association.properties.session_id",
-        "thread_id", "ai.telemetry.metadata.sessionId",
-    ),
-}  # fmt: skip
-"""A rule for one of these fields holds for the attributes of spans that it is read from."""
-
+SIDES = ("input", "output")
 STRICTNESS = ("keep", "mask", "hash", "drop")
 CUT_AT, TAIL = 2**20, 256  # a payload of this length was cut; what stands at its end may be half of a number
 _UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
 _LEFT_OUT = re.compile(r"not kept: \d{1,12} characters; masking\.content is none")
 _PIECE = re.compile("[^\x00-\x1f\ufffd]+")
 
-Route = Callable[[Span | LogRecord], str | None]
-"""The monitored model of a span, where it can be told."""
-
 
 class Masking:
     """Made of one config; a reload makes another. Any thread may call it."""
 
-    def __init__(self, config: Config, metrics: Metrics, route: Route | None = None) -> None:
-        """`route` says which monitored model a span belongs to, for rules that are a model's own."""
-        self._route = route or _named_model
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self._router = Router(config.models, config.otlp.default_model)
         self._failed = False
         self._count: Count = lambda kind, many: metrics.masked.labels(kind).inc(many)
         base, secret = config.masking, config.masking.hash_key
         self._key = secret.get_secret_value().encode() if secret else None
-        self._routing = {key for model in config.models for key in model.match}
+        dialects = _dialects()
+        self._aliases = _aliases(dialects)
+        self._kept = {*_harmless(dialects), *(key for model in config.models for key in model.match)}
         self._base = self._rules(base.kinds, base.fields, base.content)
         self._known = {model.name for model in config.models}
         self._models: dict[str, _Rules] = {}
@@ -98,7 +90,12 @@ class Masking:
         return self._rules_for(model).anything(item)
 
     def _of(self, one: Span | LogRecord, model: str | None) -> str | None:
-        return self._route(one) or model if self._models else None
+        if not self._models:
+            return None
+        try:
+            return self._router.model_of(one.attributes, one.resource, model)
+        except Rejected:
+            return None
 
     def _rules_for(self, model: str | None) -> _Rules:
         if not self._models:
@@ -108,21 +105,21 @@ class Masking:
         return self._models.get(model, self._base)
 
     def _rules(self, kinds: Sequence[str], fields: Mapping[str, str], content: str) -> _Rules:
-        more = {f"attributes.{key}": action for field, action in fields.items() for key in ALIASES.get(field, ())}
+        more = {f"attributes.{key}": action for field, action in fields.items() for key in self._aliases.get(field, ())}
         policy = Policy(tuple(kinds), {**more, **fields}, self._key, self._count)
-        return _Rules(policy, content, self._key, self._count, self._routing)
+        return _Rules(policy, content, self._key, self._count, self._kept)
 
 
 class _Rules:
     """A policy, and whether content is stored at all, applied to the things that come in."""
 
-    def __init__(self, policy: Policy, content: str, hash_key: bytes | None, count: Count, routing: Collection[str]) -> None:
-        """`routing`: attributes by which a span finds its model."""
+    def __init__(self, policy: Policy, content: str, hash_key: bytes | None, count: Count, kept: Collection[str]) -> None:
+        """`kept`: attributes that carry no content: those the dialects name so, and those by which a span finds its model."""
         self.policy = policy
         self.content = content
         self._key = hash_key
         self._count = count
-        self._routing = routing
+        self._kept = kept
 
     def record(self, kind: str, item: dict[str, Any]) -> dict[str, Any]:
         policy = self.policy
@@ -195,7 +192,7 @@ class _Rules:
         return kept
 
     def _attributes(self, values: dict[str, Any], path: str) -> dict[str, Any]:
-        bare = self._bare(values, lambda values: contentless.attributes(values, self._routing))
+        bare = self._bare(values, lambda values: contentless.attributes(values, self._kept))
         new = self.policy.masked(bare, path)
         return new if isinstance(new, dict) else {}  # a rule for all of them
 
@@ -298,11 +295,6 @@ class _Rules:
         return f"not kept: {contentless.characters(value)} characters; masking.content is none"
 
 
-def _named_model(one: Span | LogRecord) -> str | None:
-    found = one.attributes.get("modelwatch.model") or one.resource.get("modelwatch.model") or one.resource.get("service.name")
-    return found if isinstance(found, str) else None
-
-
 def _unmaskable(index: int, item: Any, *, deep: bool) -> Reject:
     found = item.get("record_id") if isinstance(item, dict) else None
     record_id = found if isinstance(found, str) and len(found) <= MAX_ID else None
@@ -310,6 +302,34 @@ def _unmaskable(index: int, item: Any, *, deep: bool) -> Reject:
         message = "the record is nested too deep; send flat records"
         return Reject(index, "too_large", message, record_id, "nested too deep to be shown")
     return Reject(index, "wrong_type", "the record cannot be masked, so it is not kept", record_id, "not kept")
+
+
+@functools.cache
+def _dialects() -> dict[str, Any]:
+    return yaml.safe_load(DIALECTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def _aliases(dialects: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Field of a record -> the attributes of spans that it is read from, with * for what is indexed."""
+    found = {field: list(keys) for kind in ("text", "resource") for field, keys in dialects[kind].items()}
+    sides = {side: [rule.get("key") or f"{rule['prefix']}*" for rule in dialects[side] if "events" not in rule] for side in SIDES}
+    return {
+        **found,
+        "system": list(dialects["system"]),
+        "question": sides["input"],
+        "response": sides["output"],
+        "messages": sides["input"] + sides["output"],
+    }
+
+
+def _harmless(dialects: Mapping[str, Any]) -> set[str]:
+    """Attributes whose text says how a call was made and not what was said."""
+    texts = {key for field, keys in dialects["text"].items() if field != "template" for key in keys}
+    retrieval = {key for part in ("collection", "system", "operation") for key in dialects["retrieval"][part]}
+    kinds = {rule["key"] for rule in dialects["span_type"]}
+    tools = {*dialects["tool"]["name"], *dialects["tool"]["id"]}
+    said = {rule["key"] for side in SIDES for rule in dialects[side] if "key" in rule}
+    return (texts | retrieval | kinds | tools) - said - set(dialects["system"])
 
 
 def _merged(base: MaskingConfig, own: MaskingOverride) -> tuple[Sequence[str], Mapping[str, str], str]:

@@ -50,7 +50,7 @@ class Recognisers:
         """Kinds that may stand in the text: none for most texts, at a fraction of the cost of looking."""
         data = text.encode("latin-1", "replace")  # one byte a character, whatever the script
         found = []
-        if self._key and key.may_stand_in(data):
+        if self._key and key.may_stand_in(text, data):
             found.append("key")
         if self._email and email.may_stand_in(text):
             found.append("email")
@@ -62,11 +62,12 @@ class Recognisers:
             found.append("name")
         return found
 
-    def find(self, text: str, hint: str = "") -> list[tuple[int, int, str]]:
-        """(start, end, kind) in order, none overlapping another."""
+    def find(self, text: str, hint: str = "", kinds: Collection[str] | None = None) -> list[tuple[int, int, str]]:
+        """(start, end, kind) in order, none overlapping another. `kinds` are the suspects where they are known."""
         if "\\" in text:  # in JSON that was not read, the n of \\n is no letter of what follows
             text = _ESCAPE.sub("  ", text)
-        return _apart((start, end, kind) for kind in self.suspects(text) for start, end in RECOGNISERS[kind](text, hint))
+        kinds = self.suspects(text) if kinds is None else kinds
+        return _apart((start, end, kind) for kind in kinds for start, end in RECOGNISERS[kind](text, hint))
 
     def masked(self, text: str, hint: str = "") -> tuple[str, Counter[str]]:
         """The text with what was recognised replaced, and how many of each kind. Masking what is masked changes nothing."""

@@ -50,12 +50,15 @@ _SHAPE = bytes(97 if i < 128 and (chr(i).isalnum() or chr(i) in "_-") else 32 fo
 _LONG, _GAP = b"a" * 20, 32
 
 
-def may_stand_in(data: bytes) -> bool:
+def may_stand_in(text: str, data: bytes) -> bool:
     """`data` is the text at one byte a character."""
-    if b"://" in data or b"eyJ" in data or b"-----BEGIN" in data or _LONG in data.translate(_SHAPE):
+    if b"://" in data or b"eyJ" in data or b"-----BEGIN" in data:
         return True
     low = data.lower()
-    return any(word in low for word in (*_ASSIGNED_TO, *_SCHEMES))
+    if any(word in low for word in (*_ASSIGNED_TO, *_SCHEMES)):
+        return True
+    shape = data.translate(_SHAPE)
+    return _LONG in shape and next(_prefixed(text, shape), None) is not None
 
 
 def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:

@@ -30,7 +30,7 @@ _NAMES = frozenset(
     ]
 )  # fmt: skip
 _OTHERS = frozenset({"isbn", "issn", "doi"})
-_CELL = re.compile(r"\bcell\b[ :.#]{0,3}$", re.IGNORECASE)  # right before it: biologists have cells too
+_CELL = re.compile(r"\bcell\b[ :.#\"\\]{0,6}$", re.IGNORECASE)  # right before it: biologists have cells too
 _AFTER = re.compile(r"[ ,]{0,2}\(?(?:office|fax|mobile|cell|home|work|desk|phone|tel)\b", re.IGNORECASE)
 _GROUP = re.compile(r"\d+")
 _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:1[6-9]|20)\d\d"

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from monitor.config import Config
 from monitor.decode import decode, decode_lines
+from monitor.dialecttable import Table
 from monitor.inbox import Batch
 from monitor.masking import Masking
 from monitor.metrics import Metrics
@@ -248,6 +249,25 @@ def test_a_rule_for_a_field_holds_for_the_attributes_it_is_read_from() -> None:
     )["user_id"]  # fmt: skip
 
 
+def test_a_rule_for_messages_holds_for_those_of_every_dialect() -> None:
+    keys = ("gen_ai.input.messages", "llm.output_messages.0.message.content", "gen_ai.prompt.0.content", "traceloop.entity.input")
+    after = one("spans", span(attributes={**dict.fromkeys(keys, SAID), "user.id": "bob"}), fields={"messages": "drop"})
+    assert after.attributes == {"user.id": "bob"}
+
+
+def test_metrics_only_keeps_every_attribute_that_names_the_call_and_none_that_holds_what_was_said() -> None:
+    table = Table().raw
+    names = {key for field, keys in table["text"].items() if field != "template" for key in keys} - {"model", "metadata"}
+    said = {rule["key"] for side in ("input", "output") for rule in table[side] if "key" in rule}
+    said |= {f"{rule['prefix']}0.content" for side in ("input", "output") for rule in table[side] if "prefix" in rule}
+    said |= {*table["system"], *table["tool"]["arguments"], *table["tool"]["result"], *table["text"]["template"]} | {
+        "retrieval.documents.0.document.content", "gen_ai.retrieval.query.text", "db.query.text"
+    }  # fmt: skip
+    after = one("spans", span(attributes={**dict.fromkeys(names, "x1"), **dict.fromkeys(said, "yes")}), content="none").attributes
+    assert names - set(after) == set()
+    assert said & set(after) == set()
+
+
 def test_the_pattern_with_the_most_letters_wins_and_reaches_all_below() -> None:
     fields = {"*": "drop", "messages": "keep", "messages.*.content": "mask", "attributes.app.*": "drop", "question": "keep"}
     item = {"record_id": "bob@example.com", "question": ALL, "note": "x", "messages": [{"role": ALL, "content": ALL}]}
@@ -282,6 +302,13 @@ def test_json_in_text_stays_json_and_a_number_in_it_becomes_text() -> None:
     assert after["id"] == "[CARD]"
     escaped = '{"mail": "bob\\u0040example.com"}'
     assert json.loads(one("generations", {"a": escaped})["a"]) == {"mail": "[EMAIL]"}
+
+
+@pytest.mark.parametrize("name", ("phone", "cell", "Cell", "phoneNumber", "customer_tel", "mobile"))
+@pytest.mark.parametrize("number", ("785 8949", 7858949))
+def test_a_phone_number_named_so_is_found_in_json_in_text_as_it_is_in_the_record(name: str, number: Any) -> None:
+    assert one("generations", {name: number}) == {name: "[PHONE]"}
+    assert one("generations", {"x": json.dumps({name: number})}) == {"x": json.dumps({name: "[PHONE]"}, separators=(",", ":"))}
 
 
 def test_the_numbers_of_a_tabular_model_are_never_taken_for_cards() -> None:
@@ -353,7 +380,7 @@ def test_metrics_only_leaves_spans_their_names_numbers_and_models() -> None:
 
 def test_a_model_may_have_rules_of_its_own_and_what_belongs_to_none_gets_the_strictest() -> None:
     models: list[dict[str, Any]] = [
-        {"name": "open", "task": "llm"},
+        {"name": "open", "task": "llm", "match": {"team": "x"}},
         {"name": "closed", "task": "llm", "masking": {"content": "none", "kinds": []}},
     ]
     masking, _ = made(models)
@@ -365,6 +392,7 @@ def test_a_model_may_have_rules_of_its_own_and_what_belongs_to_none_gets_the_str
     assert question(model="closed") is None
     assert question(model="nobody's") is None
     assert question() is None
+    assert masking.apply("spans", [span(attributes={"a": "b", "team": "x"})])[0].attributes == {"a": "b", "team": "x"}
     resource = {"service.name": "open"}
     assert masking.apply("spans", [span(attributes={"a": "b"}, resource=resource)])[0].attributes == {"a": "b"}
     assert masking.apply("spans", [span(attributes={"a": "b"})])[0].attributes == {"modelwatch.content_characters": {"a": 1}}
@@ -408,6 +436,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 MASKING = made(hash_key=KEY, fields={"user_id": "hash", "secret.*": "drop"})[0]
+PLAIN = made()[0]
 CONTENTLESS = made(content="none")[0]
 
 
@@ -425,7 +454,7 @@ def test_masking_never_raises_is_idempotent_and_leaks_nothing(kind: str, item: A
 @given(JSON)
 def test_json_in_text_is_json_afterwards(value: Any) -> None:
     text = json.dumps({"a": value})
-    after = one("generations", {"x": text})["x"]
+    after = PLAIN.apply("generations", [{"x": text}])[0]["x"]
     assert set(json.loads(after)) == {"a"}
     assert leaks(after) == []
 
@@ -435,7 +464,7 @@ def test_json_in_text_is_json_afterwards(value: Any) -> None:
 )
 def test_what_is_not_text_stays(value: Any) -> None:
     item = {"a": value, "b": ALL}
-    assert one("generations", item)["a"] == value
+    assert PLAIN.apply("generations", [item])[0]["a"] == value
 
 
 @given(st.text(alphabet='{}[]":,\\nu0a@.1 ', max_size=60))

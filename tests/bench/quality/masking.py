@@ -56,23 +56,36 @@ def count(rows: Iterable[Mapping[str, Any]], recognisers: Recognisers) -> dict[s
 
 
 def section(path: Path) -> str:
-    """The section of RESULTS.md. `path` is a file of rows with `text` and `spans`."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    rates = count(rows, Recognisers(RECOGNISERS))
-    others = Counter(span["type"] for row in rows for span in row["spans"] if span["type"] not in KINDS)
-    table = "| kind | recall | precision | labelled | masked |\n| --- | ---: | ---: | ---: | ---: |\n"
-    for kind, one in rates.items():
-        table += f"| {kind} | {_figure(one.recall)} | {_figure(one.precision)} | {one.labelled} | {one.masked} |\n"
+    """The section of RESULTS.md. `path` is a file of rows with `text` and `spans`; train.jsonl.gz stands beside it."""
+    dev, train = _read(path), _read(path.with_name("train.jsonl.gz"))
+    recognisers = Recognisers(RECOGNISERS)
+    unseen, seen = count(dev, recognisers), count(train, recognisers)
+    others = Counter(span["type"] for row in (*dev, *train) for span in row["spans"] if span["type"] not in KINDS)
+    table = (
+        "| kind | recall, dev | precision, dev | labelled | masked | recall, train | precision, train | labelled | masked |\n"
+        f"| --- |{' ---: |' * 8}\n"
+    )
+    for kind in unseen:
+        table += f"| {kind} | {_cells(unseen[kind])} | {_cells(seen[kind])} |\n"
     return (
         "## Quality: masking\n\n"
-        f"All recognisers on dev, {len(rows)} synthetic texts; the patterns were written on train. "
-        "Recall: the whole of a labelled value is masked as its own kind. Precision: what is masked was labelled so.\n\n"
+        f"All recognisers on synthetic texts, {len(dev)} of dev, {len(train)} of train. The patterns were written on train, so "
+        "where dev has none labelled there is no unseen figure. Recall: the whole of a labelled value is masked as its own kind. "
+        "Precision: what is masked was labelled so.\n\n"
         f"`python -m tests.bench.quality --data DIR` · {datetime.now(UTC):%Y-%m-%d}\n\n{table}\n"
         f"Without a recogniser: {', '.join(f'{kind} {many}' for kind, many in sorted(others.items()))}. "
         "`key` has no labelled data here: tests/monitor/test_recognisers.py has its forms. `name` sees only names behind a "
         "title, a greeting or an introduction, and is off by default.\n"
     )
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _cells(one: Rates) -> str:
+    return f"{_figure(one.recall)} | {_figure(one.precision)} | {one.labelled} | {one.masked}"
 
 
 def _figure(rate: float) -> str:
