@@ -33,6 +33,11 @@ def load(path: Path) -> Config:
     problems: list[str] = []
     references: dict[str, str] = {}
     raw = _resolve(raw, path, "", problems, references)
+    problems += [
+        f"{path}: {where}: a secret does not stand in the config file; point to it with ${{env:NAME}} or ${{file:PATH}}"
+        for where, value in _secrets(raw)
+        if value is not None and where not in references
+    ]
     try:
         config = Config.model_validate(raw)
     except ValidationError as exc:
@@ -42,6 +47,12 @@ def load(path: Path) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    masking = raw.get("masking")
+    if isinstance(masking, dict):
+        yield "masking.hash_key", masking.get("hash_key")
 
 
 def _resolve(value: Any, file: Path, where: str, problems: list[str], references: dict[str, str]) -> Any:

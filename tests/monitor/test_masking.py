@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from monitor import configfile
 from monitor.config import Config
 from monitor.decode import decode, decode_lines
 from monitor.dialecttable import Table
+from monitor.errors import ConfigError
 from monitor.inbox import Batch
 from monitor.masking import Masking
 from monitor.metrics import Metrics
@@ -409,6 +411,21 @@ def test_no_kinds_is_no_masking() -> None:
 def test_hashing_without_a_key_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"masking\.fields\.user_id: hash needs a key"):
         made(fields={"user_id": "hash"})
+
+
+def test_the_key_stands_in_the_environment_or_a_file_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.yaml"
+    (tmp_path / "key").write_text(KEY, encoding="utf-8")
+    file.write_text(f"masking: {{hash_key: {KEY}}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"masking\.hash_key: a secret does not stand in the config file") as caught:
+        configfile.load(file)
+    assert KEY not in str(caught.value)
+    file.write_text("masking: {hash_key: '${file:key}', fields: {user_id: hash}}\n", encoding="utf-8")
+    config = configfile.load(file)
+    assert KEY not in repr(config)
+    assert Masking(config, Metrics(CollectorRegistry())).apply("generations", [{"user_id": "bob"}]) == [
+        one("generations", {"user_id": "bob"}, hash_key=KEY, fields={"user_id": "hash"})
+    ]
 
 
 def test_a_reload_brings_new_rules(world: World) -> None:
