@@ -15,6 +15,7 @@ import pandas
 from monitor.audit import FILE
 from monitor.errors import StoreError
 from monitor.reader import literal
+from monitor.terminal import harmless
 
 
 def connect(store: Path) -> duckdb.DuckDBPyConnection:
@@ -50,7 +51,7 @@ def ask(store: Path, query: str, form: str, out: TextIO) -> None:
         rows = connection.sql(query).to_arrow_table()
         if form == "table":
             # As objects, so that a column of whole numbers stays one where some are null.
-            cells = zip(*(["" if v is None else v for v in column.to_pylist()] for column in rows.columns), strict=True)
+            cells = zip(*([_cell(v) for v in column.to_pylist()] for column in rows.columns), strict=True)
             table = pandas.DataFrame(list(cells), columns=rows.column_names, dtype=object)
             print("no rows" if table.empty else table.to_string(index=False, max_colwidth=80), file=out)
             return
@@ -61,6 +62,12 @@ def ask(store: Path, query: str, form: str, out: TextIO) -> None:
             return
         for row in rows.to_pylist():
             print(orjson.dumps(row, default=str).decode(), file=out)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return harmless(value)
+    return "" if value is None else value
 
 
 def _must_only_read(connection: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -60,6 +60,11 @@ def test_csv_can_be_read_back(store: Path) -> None:
     assert list(csv.reader(io.StringIO(text))) == [["record_id", "f_city"], ["a", 'Os"lo\nsecond, line'], ["b", ""]]
 
 
+def test_what_a_model_wrote_cannot_steer_the_terminal(store: Path) -> None:
+    shown = ask(store, r"SELECT chr(27) || '[2J' || chr(155) || chr(8238) AS text", "table")
+    assert r"\x1b[2J\x9b\u202e" in shown
+
+
 def test_a_table_is_for_eyes(store: Path) -> None:
     text = ask(store, "SELECT record_id, response FROM generations", "table")
     head, line = text.splitlines()
