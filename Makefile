@@ -7,6 +7,8 @@ PY := .venv/bin/python
 SOURCES := pyproject.toml requirements.lock docker/install.sh
 PYTEST_ARGS ?=
 DATA ?=
+SOAK_MINUTES ?= 30
+SOAK_SEED ?= 1
 
 # Nothing is downloaded and nobody is told: libraries we use would otherwise ask hubs and report usage.
 export HF_HUB_OFFLINE := 1
@@ -15,7 +17,7 @@ export RAGAS_DO_NOT_TRACK := true
 export NML_DISABLE_USAGE_LOGGING := 1
 export PYTHON TORCH_PIP_ARGS
 
-.PHONY: help demo check lint types rules test bench bench-quality dashboards lock wheel clean programs
+.PHONY: help demo check lint types rules test bench soak bench-quality dashboards lock wheel clean programs
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -42,6 +44,9 @@ test: programs .venv/.installed-dev  ## pytest; PYTEST_ARGS="-k store -x"
 
 bench: .venv/.installed-dev  ## speed, figures to tests/bench/RESULTS.md
 	$(PY) -m tests.bench --write
+
+soak: .venv/.installed-dev  ## the promises under faults for SOAK_MINUTES=30 with SOAK_SEED=1; report to tests/bench/RESULTS.md
+	$(PY) -m tests.faults.soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED) --write
 
 bench-quality: .venv/.installed-dev  ## quality of the detectors on labelled data; DATA=folder
 	$(PY) -m tests.bench.quality --write $(if $(DATA),--data $(DATA))

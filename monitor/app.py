@@ -37,6 +37,7 @@ from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
 from monitor.server import PushServer
+from monitor.setback import Setback
 from monitor.settling import Settling
 from monitor.sources import registry
 from monitor.sources.contract import Source
@@ -258,11 +259,13 @@ class App:
             seal_seconds=config.seal_seconds,
             seal_rows=config.seal_rows,
         )
+        setback = Setback(store, clock=self._clock)
         refreshed = float("-inf")
         while True:
             stopping = self._stop.wait(MAINTENANCE_SECONDS)
             try:
                 if not stopping:
+                    setback.look(self.config.scoring.settle_seconds)
                     self._quarantine.step()
                 sealed = 0 if stopping else sealer.seal_due()
             except Exception as exc:  # whatever it is: better seen to fail again and again than once and then silence

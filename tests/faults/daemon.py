@@ -35,7 +35,7 @@ class Daemon:
         self.config = folder / "modelwatch.yaml"
         self.store = folder / sections.get("store", {}).get("path", "store")
         self.log = folder / "modelwatch.log"
-        self.push, self.metrics = f"{HOST}:{ports.push}", f"{HOST}:{ports.metrics}"
+        self.push, self.metrics, self.otlp = (f"{HOST}:{port}" for port in (ports.push, ports.metrics, ports.prometheus))
         defaults: dict[str, Any] = {"models": MODELS, "checks": [BARE], "scoring": {"settle_seconds": 0}}
         self.settings = {
             **defaults,
@@ -43,7 +43,7 @@ class Daemon:
             "store": {"path": "store", "tail_seconds": "1s", "seal_seconds": "1s", **sections.get("store", {})},
             "server": {"listen": self.push, **sections.get("server", {})},
             "metrics": {"listen": self.metrics},
-            "otlp": {"http": {"listen": f"{HOST}:0"}, "grpc": {"listen": f"{HOST}:0"}, **sections.get("otlp", {})},
+            "otlp": {"http": {"listen": self.otlp}, "grpc": False, "default_model": "bot", **sections.get("otlp", {})},
         }
         self.config.write_text(yaml.safe_dump(self.settings))
         self.process = self._process()

@@ -189,16 +189,13 @@ def dropped(one: socket.socket) -> bool:
 
 def test_a_body_that_swells_is_cut_off_before_it_fills_the_memory(tmp_path: Path) -> None:
     stop = Stop()
-    ports = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{ports.getsockname()[1]}"
-    ports.close()
     bomb = gzip.compress(bytes(200 * MIB))
     assert len(bomb) < 250_000
     headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
-    with daemon_on(tmp_path, stop, otlp={"http": {"listen": address}, "default_model": "bot"}) as daemon:
+    with daemon_on(tmp_path, stop) as daemon:
         daemon.run()
         with Memory(daemon) as memory, ThreadPoolExecutor(30) as pool:
-            statuses = Counter(pool.map(lambda _: post(address, "/v1/traces", bomb, **headers)[0], range(60)))
+            statuses = Counter(pool.map(lambda _: post(daemon.otlp, "/v1/traces", bomb, **headers)[0], range(60)))
         print("answers:", dict(statuses), "growth:", memory.growth // MIB, "MiB")
         assert set(statuses) <= {413, 429, 503}
         assert statuses[413] > 0
@@ -216,8 +213,8 @@ def test_a_clock_that_is_set_forward_and_back_by_an_hour_loses_nothing(tmp_path:
         daemon.run(f"clock:{clock}")
         with pumps(daemon.push, [mixed(1, each=5)], stop) as clients:
             for seconds in ("3600", "-3600", "0"):
-                seen = len(clients[0].acknowledged)
-                stop.wait_for("some records", lambda s=seen: len(clients[0].acknowledged) > s + 20, 60)  # type: ignore[misc]
+                seen = clients[0].batches
+                stop.wait_for("some records", lambda s=seen: clients[0].batches > s + 20, 60)  # type: ignore[misc]
                 seals = daemon.sample("modelwatch_seal_segments_total", kind="predictions") or 0
                 clock.write_text(seconds)
                 stop.wait_for(

@@ -90,16 +90,16 @@ def test_a_full_disk_is_told_loses_nothing_and_is_over_once_there_is_room(tmp_pa
         daemon.run()
         pid = daemon.pid
         with pumps(daemon.push, [mixed(1, text=text), mixed(2, first=10**6, text=text)], stop) as clients:
-            stop.wait_for("some records", lambda: sum(len(c.acknowledged) for c in clients) > 60, BACK_SECONDS)
+            stop.wait_for("some records", lambda: sum(c.batches for c in clients) > 60, BACK_SECONDS)
             disk.fill(daemon, left)
             failures = f"modelwatch_{counter}_total"
             stop.wait_for(f"a failure {where}", lambda: daemon.sample(failures, **labels), BACK_SECONDS)
             stop.wait_for("to be told that it is not ready", daemon.not_ready, BACK_SECONDS)
             stop.wait_for("a refusal", lambda: any(c.client.resent for c in clients), BACK_SECONDS)
             disk.free(daemon)
-            seen = [len(client.acknowledged) for client in clients]
+            seen = [client.batches for client in clients]
             for client, before in zip(clients, seen, strict=True):
-                stop.wait_for("more records", lambda c=client, b=before: len(c.acknowledged) > b + 5, BACK_SECONDS)  # type: ignore[misc]
+                stop.wait_for("more records", lambda c=client, b=before: c.batches > b + 5, BACK_SECONDS)  # type: ignore[misc]
             stop.wait_for("it to be ready", lambda: daemon.not_ready() is None, BACK_SECONDS)
             for client in clients:
                 client.finish()

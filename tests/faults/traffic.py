@@ -16,6 +16,7 @@ from monitor.demo.replay import Client
 from monitor.demo.stop import Stop, Stopped
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
+KINDS = ("predictions", "labels", "generations", "contexts")
 
 
 def prediction(i: int, text: str = "") -> dict[str, Any]:
@@ -68,12 +69,13 @@ def mixed(seed: int, *, first: int = 0, each: int = 20, text: str = "") -> Itera
 class Pump:
     """One client on a thread of its own."""
 
-    def __init__(self, address: str, batches: Iterable[Batch], stop: Stop) -> None:
-        self._batches, self._stop = batches, stop
+    def __init__(self, address: str, batches: Iterable[Batch], stop: Stop, pace_seconds: float = 0.0) -> None:
+        self._stream, self._stop, self._pace = batches, stop, pace_seconds
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.client = Client(address, stop)
-        self.acknowledged: list[Batch] = []
+        self.batches = 0  # acknowledged
+        self.acknowledged: dict[str, set[str]] = {kind: set() for kind in KINDS}
         self.answers: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
@@ -89,12 +91,15 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            for batch in self._batches:
+            for batch in self._stream:
                 if self._enough.is_set():
                     return
                 answer = self.client.post(batch)
                 self.answers.update({name: answer[name] for name in ("accepted", "duplicates", "rejected")})
-                self.acknowledged.append(batch)
+                for kind, name in names(batch):
+                    self.acknowledged[kind].add(name)
+                self.batches += 1
+                self._stop.wait(self._pace)
         except Stopped:
             pass
         except BaseException as exc:  # told to whoever waits for us
@@ -119,11 +124,13 @@ def pumps(address: str, streams: Sequence[Iterable[Batch]], stop: Stop) -> Itera
 
 def acknowledged(made: Iterable[Pump]) -> dict[str, set[str]]:
     """Ids by kind; a passage is its generation and its text."""
-    found: dict[str, set[str]] = {"predictions": set(), "labels": set(), "generations": set(), "contexts": set()}
-    for batch in itertools.chain.from_iterable(pump.acknowledged for pump in made):
-        for record in batch.records:
-            if batch.kind != "contexts":
-                found[batch.kind].add(record["record_id"])
-            if "contexts" in record:
-                found["contexts"].update(f"{record['record_id']} {text}" for text in record["contexts"])
-    return found
+    made = list(made)
+    return {kind: set[str]().union(*(pump.acknowledged[kind] for pump in made)) for kind in KINDS}
+
+
+def names(batch: Batch) -> Iterator[tuple[str, str]]:
+    for record in batch.records:
+        if batch.kind != "contexts":
+            yield batch.kind, record["record_id"]
+        for text in record.get("contexts", ()):
+            yield "contexts", f"{record['record_id']} {text}"
