@@ -104,8 +104,9 @@ def _of_list(items: list[Any], role: str, original: Any) -> list[Message]:
     if not items:
         return []
     if all(isinstance(i, str) for i in items):
-        texts = (parsed(i) if i[:1] == '"' else i for i in items if i)
-        return [_text_message(role, t) for t in texts if isinstance(t, str) and t]
+        items = [parsed(i) for i in items]
+        if all(isinstance(i, str) for i in items):
+            return [_text_message(role, i) for i in items if i]
     if all(isinstance(i, list) for i in items):  # LangChain: a list of conversations, nearly always of one
         items = [inner for outer in items for inner in outer]
     out: list[Message] = []

@@ -25,7 +25,9 @@ def name(value: Any) -> str | None:
         text = value.strip()
         if len(text) > 1 and text[0] == '"' == text[-1]:
             text = text[1:-1]
-        return text[:MAX_NAME] or None
+        if not text or "base64," in text:  # bytes are no name
+            return None
+        return text[:MAX_NAME]
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
