@@ -29,6 +29,7 @@ from monitor.inbox import Inbox
 from monitor.metrics import Metrics
 from monitor.otlpgrpc import OtlpGrpcServer
 from monitor.otlphttp import OtlpHttpServer
+from monitor.pairing import Pairs
 from monitor.quarantine import Quarantine
 from monitor.receiving import Budget
 from monitor.references import References
@@ -146,7 +147,11 @@ class App:
         config, inbox, clock, metrics = self.config, self._inbox, self._clock, self.metrics
         tokens, budget = Tokens(config.server.tokens_file), Budget(config.server.bodies_bytes)
         admin = Admin(Replayer(self.store, inbox, metrics=metrics))
-        self.push = PushServer(config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin)
+        self._pairs = pairs = Pairs(config, inbox, self.store, clock=clock)
+        self._begin(pairs.start, pairs.stop)
+        self.push = PushServer(
+            config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin, pairs=pairs
+        )
         self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
         if (http := config.otlp.http) is not None:
             self.receivers.append(OtlpHttpServer(http, config, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics))
@@ -231,6 +236,7 @@ class App:
         )
         self._scheduler.configure(self._runners)
         self._inbox.configure(config)
+        self._pairs.configure(config)
         self._scoring.configure(config)
         for model in {m.name for m in old.models} - set(models):
             self.metrics.forget(model=model)

@@ -343,6 +343,23 @@ class Check(Section):
         return self
 
 
+class Service(Section):
+    """An inference service whose payloads are logged, and how they are to be read."""
+
+    service: str = Field(min_length=1)
+    model: Name
+    features: tuple[str, ...] = ()
+    prediction: str | None = None
+    probability: str | None = None
+
+
+class CloudEvents(Section):
+    """What the payload loggers of KServe and Seldon send. Without an entry a service is the model of its name."""
+
+    pair_seconds: Seconds = 600
+    services: tuple[Service, ...] = ()
+
+
 class SourceConfig(Section):
     """What every source has. The rest belongs to its class, which `type` names: see monitor/sources."""
 
@@ -387,6 +404,7 @@ class Config(Section):
     models: tuple[ModelConfig, ...] = ()
     checks: tuple[Check, ...] = ()
     sources: tuple[SourceConfig, ...] = ()
+    cloudevents: CloudEvents = CloudEvents()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("models", "checks", "sources")
@@ -418,6 +436,7 @@ class Config(Section):
             ]
         places = [(f"checks.{i}.model", c.model) for i, c in enumerate(self.checks)]
         places += [(f"sources.{i}.{key}", name) for i, s in enumerate(self.sources) for key, name in s.models()]
+        places += [(f"cloudevents.services.{i}.model", s.model) for i, s in enumerate(self.cloudevents.services)]
         if self.otlp.default_model is not None:
             places.append(("otlp.default_model", self.otlp.default_model))
         for place, name in places:

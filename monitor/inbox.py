@@ -93,7 +93,7 @@ class Batch:
     """Records from one place, on their way in. `key` is the client's name for the batch, where it gave one. `also` is done in
     the transaction that stores them: where a source stands in its file or topic. What it raises, the future raises, and
     nothing is stored. `places` says for each item where it came from, for the dead letter; `source` stands in. `replay`: they
-    come out of the dead letter."""
+    come out of the dead letter. `masked`: by `Inbox.mask`, on an earlier occasion."""
 
     kind: str
     items: Sequence[Any]
@@ -105,6 +105,7 @@ class Batch:
     also: Callable[[Transaction], None] | None = None
     places: Sequence[str] | None = None
     replay: Replay | None = None
+    masked: bool = False
 
 
 class Inbox:
@@ -139,7 +140,8 @@ class Inbox:
         Raises:
             InboxFull, StoreUnavailable: nothing was taken; the sender must send again.
         """
-        batch = replace(batch, items=self._masking.apply(batch.kind, batch.items, batch.model))
+        if not batch.masked:
+            batch = replace(batch, items=self.mask(batch.kind, batch.items, batch.model))
         received_at = self._clock.now()
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
         parsed = self._parse(batch, arrived_at)
@@ -149,6 +151,10 @@ class Inbox:
         )
         future.add_done_callback(lambda done: self._count(batch, parsed, done))
         return future
+
+    def mask(self, kind: str, items: Sequence[Any], model: str | None = None) -> list[Any]:
+        """The items as they may be written anywhere, for who has to keep some before they can be put."""
+        return self._masking.apply(kind, items, model)
 
     def _parse(self, batch: Batch, arrived_at: datetime) -> Parsed:
         if batch.kind == "spans":

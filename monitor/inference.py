@@ -162,9 +162,11 @@ def _tensors(tensors: Sequence[Any], names: Sequence[str]) -> list[Row]:
         raise NoInference(f"tensors of different first dimensions: {', '.join(f'{n} {len(r)}' for n, r in columns)}")
     width = sum(len(rows[0]) for _, rows in columns if rows)
     own = [name if len(rows[0]) == 1 else f"{name}_{i}" for name, rows in columns if rows for i in range(len(rows[0]))]
-    if names and len(names) == width:
+    if names and set(names) == set(own):
+        pass  # it says itself which is which, in whatever order
+    elif names and len(names) == width:
         own = list(names)
-    elif names and set(names) != set(own):
+    elif names:
         raise NoInference(f"{width} values, and {len(names)} names for them: {', '.join(names[:10])}")
     return [dict(zip(own, [v for _, rows in columns for v in rows[i]], strict=True)) for i in range(sizes.pop())]
 

@@ -24,7 +24,7 @@ REASONS = frozenset(
     {
         "bad_json", "not_an_object", "missing_id", "missing_field", "missing_model", "unknown_model", "wrong_task",
         "wrong_type", "not_finite", "bad_timestamp", "too_large", "invalid_utf8", "conflict", "type_changed",
-        "scoring_failed", "bad_trace_id", "bad_span_id", "undecodable", "wrong_signal",
+        "scoring_failed", "bad_trace_id", "bad_span_id", "undecodable", "wrong_signal", "unpaired",
     }
 )  # fmt: skip
 """Why a record is in the dead letter. Closed: it is a label value."""

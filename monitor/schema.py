@@ -561,7 +561,7 @@ DROPS = "CREATE TABLE IF NOT EXISTS drops (source VARCHAR, file VARCHAR, identit
 PARTITIONS = """CREATE TABLE IF NOT EXISTS partitions (consumer VARCHAR, topic VARCHAR, "partition" INTEGER, epoch BIGINT,
     next_offset BIGINT)"""
 HALVES = """CREATE TABLE IF NOT EXISTS halves (event VARCHAR, half VARCHAR, model VARCHAR, payload VARCHAR,
-    received_at TIMESTAMPTZ, paired BOOLEAN)"""
+    received_at TIMESTAMPTZ)"""
 
 STATE_DDL = f"""{MANIFEST_HISTORY};
 {TRACES};

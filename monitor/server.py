@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from monitor import cloudevents
 from monitor.admin import PATHS as ADMIN_PATHS
 from monitor.admin import Admin
 from monitor.auth import Tokens
@@ -25,6 +27,7 @@ from monitor.errors import BodyRejected
 from monitor.http import Receiver, Work
 from monitor.inbox import Answer, Batch
 from monitor.metrics import Metrics
+from monitor.pairing import Pairs, Taken
 from monitor.receiving import Budget, Hold, Inbox, Trouble, unreadable
 from monitor.records import KINDS
 
@@ -37,10 +40,11 @@ class PushServer(Receiver):
 
     def __init__(
         self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics,
-        admin: Admin | None = None,
+        admin: Admin | None = None, pairs: Pairs | None = None,
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._admin = admin
+        self._pairs = pairs
         super().__init__(
             config,
             tokens=tokens,
@@ -52,7 +56,9 @@ class PushServer(Receiver):
         )
 
     def paths(self) -> Mapping[str, Work]:
-        records = {f"/v1/{kind}": partial(self._take, kind) for kind in KINDS}
+        records: dict[str, Work] = {f"/v1/{kind}": partial(self._take, kind) for kind in KINDS}
+        if self._pairs is not None:
+            records["/v1/cloudevents"] = self._events
         return {**records, **(self._admin.paths(self) if self._admin else {})}
 
     def role(self, request: Request) -> str:
@@ -70,6 +76,22 @@ class PushServer(Receiver):
         shown = answer.as_json()
         nothing = shown["rejected"] and not shown["accepted"] and not shown["duplicates"]
         return JSONResponse(shown, status_code=422 if nothing else 200)
+
+    async def _events(self, request: Request, hold: Hold) -> Response:
+        sent = await self.body(request, hold)
+
+        def take() -> Taken:
+            assert self._pairs is not None
+            body = self.inflated(request, sent, hold)
+            try:
+                events = cloudevents.read(request.headers, body)
+            except BodyRejected as exc:
+                self._inbox.put(Batch("predictions", unreadable(body, exc.reason, exc), TRANSPORT, size=len(body))).result()
+                raise
+            return self._pairs.take(events, request.query_params.get("model"), len(body))
+
+        taken = await anyio.to_thread.run_sync(take)  # not one of the few decoders: most of the time it waits for commits
+        return JSONResponse(taken.as_json(), status_code=422 if taken.nothing else 200)
 
     def _put(self, kind: str, request: Request, sent: bytes, hold: Hold) -> tuple[Future[Answer], BodyRejected | None]:
         """The answer to come and, where the body as a whole cannot be read, why: its beginning is then all there is to keep."""

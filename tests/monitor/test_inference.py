@@ -33,6 +33,12 @@ INPUTS: dict[str, tuple[Any, tuple[str, ...], list[dict[str, Any]]]] = {
             {"name": "city", "shape": [2], "datatype": "BYTES", "data": ["Oslo", "Rome"]},
         ]}, (), [{"age": 30, "city": "Oslo"}, {"age": 40, "city": "Rome"}],
     ),
+    "V2, in an order of its own": (
+        {"inputs": [
+            {"name": "b", "shape": [1], "datatype": "INT64", "data": [2]},
+            {"name": "a", "shape": [1], "datatype": "INT64", "data": [1]},
+        ]}, ("a", "b"), [{"a": 1, "b": 2}],
+    ),
     "Seldon, ndarray": ({"data": {"names": ["a", "b"], "ndarray": [[1, "x"]]}}, (), [{"a": 1, "b": "x"}]),
     "Seldon, tensor": (
         {"data": {"names": ["a", "b"], "tensor": {"shape": [2, 2], "values": [1, 2, 3, 4]}}}, (),
