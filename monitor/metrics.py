@@ -111,9 +111,9 @@ class Metrics:
         self.last_record = self._gauge(
             "modelwatch_ingest_last_success_timestamp_seconds", "When a record was last stored", ("model", "kind")
         )
-        self.masked = self._counter(
-            "modelwatch_masked_values_total", "Values masked, hashed or dropped on the way in", ("kind",)
-        )
+        self.masked = self._counter("modelwatch_masked_values_total", "Values masked, hashed or dropped on the way in", ("kind",))
+        self.source_up = self._gauge("modelwatch_source_up", "1 while what a source reads from is there", ("source",))
+        self.kafka_lag = self._gauge("modelwatch_kafka_lag_records", "Messages not stored yet", ("source", "topic"))
         self.deadletters = self._gauge("modelwatch_deadletter_records", "Records in the dead letter", ("reason",))
         self.resolved = self._counter(
             "modelwatch_deadletter_resolved_total", "Records replayed from the dead letter or dropped", ("action", "reason")
