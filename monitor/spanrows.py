@@ -19,7 +19,7 @@ from monitor.keys import hash64
 from monitor.media import lean_text
 from monitor.records import Parsed, Reject, Rows
 from monitor.routing import Router
-from monitor.spans import LogRecord, Span, wrong_ids
+from monitor.spans import LogRecord, Span
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_NS, LAST_NS = (int((t - EPOCH).total_seconds()) * 10**9 for t in (EARLIEST, LATEST))
@@ -34,7 +34,6 @@ _FROM_DIALECT = (
     "agent", "workflow", "gateway", "route", "retry", "fallback", "fingerprint",
 )  # fmt: skip
 _CONTENTS = ("question", "system", "response", "messages", "tool_calls", "finish_reason")
-_FILES = ("base64,", "iVBORw0KGgo", "/9j/", "R0lGOD", "JVBERi0", "UklGR", "SUQz", "T2dnUw", "UEsDB", "Z0eX")  # see media.py
 _SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 
@@ -68,6 +67,28 @@ class _Resource:
         self.environment = _text(resource.get("deployment.environment.name") or resource.get("deployment.environment"))
 
 
+class _Table:
+    """Rows of one kind and model, all with the same columns in the same order. They become columns once all are there."""
+
+    def __init__(self) -> None:
+        self._index: list[int] = []
+        self._key: list[int] = []
+        self._content: list[int] = []
+        self._names: tuple[str, ...] = ()
+        self._values: list[Any] = []
+
+    def add(self, index: int, key: int, content: int, values: dict[str, Any]) -> None:
+        self._index.append(index)
+        self._key.append(key)
+        self._content.append(content)
+        self._names = self._names or tuple(values)
+        self._values.append(values.values())
+
+    def rows(self) -> Rows:
+        columns = map(list, zip(*self._values, strict=True))
+        return Rows(self._index, self._key, self._content, dict(zip(self._names, columns, strict=True)))
+
+
 class _Batch:
     def __init__(self, reader: SpanReader, kind: str, model: str | None, received_at: datetime) -> None:
         self._dialects, self._router, self._max_text = reader._dialects, reader._router, reader._max_text
@@ -76,8 +97,10 @@ class _Batch:
         self._parsed = Parsed(kind, received_at)
         self._resources: dict[int, _Resource] = {}
         self._hashes: dict[str, int] = {}
+        self._tables: dict[tuple[str, str], _Table] = {}
 
     def read(self, items: Sequence[Any]) -> Parsed:
+        """`items` have valid ids: whoever made them of what came has seen to it."""
         parsed = self._parsed
         parsed.total = len(items)
         one = self._span if parsed.kind == "spans" else self._log
@@ -86,12 +109,12 @@ class _Batch:
                 parsed.rejects.append(item)
                 continue
             try:
-                if wrong := wrong_ids(item):
-                    raise Rejected(*wrong)
                 one(index, item)
             except Rejected as exc:
                 record_id = f"{item.trace_id}-{item.span_id}" if item.span_id else None
                 parsed.rejects.append(Reject(index, exc.reason, str(exc), record_id, item))
+        for place, table in self._tables.items():
+            parsed.rows[place] = table.rows()
         return parsed
 
     def _span(self, index: int, span: Span) -> None:
@@ -107,11 +130,11 @@ class _Batch:
         events = self._json(span.events, "events") if span.events else None
         links = self._json(span.links, "links") if span.links else None
         key = hash64(record_id)
-        # The resource is not part of it: a collector on one of two ways may add to it.
+        # The resource is not part of it: a collector on one of two ways may add to it. JSON holds no line breaks, so that no
+        # two spans are one text.
         content = hash64(
-            attributes, events or "", links or "", span.name, span.status, span.parent_id or "", str(span.start_ns),
-            str(span.end_ns),
-        )  # fmt: skip
+            f"{span.start_ns} {span.end_ns} {span.status} {span.parent_id}\n{attributes}\n{events}\n{links}\n{span.name}"
+        )
         trace_hash = self._trace_hash(trace_id)
         canonical = self._dialects.read(span)
         self._rows("spans", model).add(
@@ -245,11 +268,11 @@ class _Batch:
             elif self._parsed.kind == "logs":
                 self._parsed.ignored += 1
 
-    def _rows(self, kind: str, model: str) -> Rows:
-        rows = self._parsed.rows.get((kind, model))
-        if rows is None:
-            rows = self._parsed.rows[kind, model] = Rows()
-        return rows
+    def _rows(self, kind: str, model: str) -> _Table:
+        table = self._tables.get((kind, model))
+        if table is None:
+            table = self._tables[kind, model] = _Table()
+        return table
 
     def _resource(self, one: Span | LogRecord) -> _Resource:
         found = self._resources.get(id(one.resource))  # the items of the batch keep it from being another's id
@@ -278,7 +301,18 @@ class _Batch:
         if len(data) > self._max_text:
             raise Rejected("too_large", f"{where}: {len(data)} bytes; server.max_text_bytes is {self._max_text}")
         text = data.decode()
-        return lean_text(text) if any(sign in text for sign in _FILES) else text
+        return lean_text(text) if _may_hold_file(text) else text
+
+
+def _may_hold_file(text: str) -> bool:
+    """Whether media.py has to look: it knows files by a data URI, or by 160 characters of base64 in a row and more."""
+    if "base64," in text:
+        return True
+    for start in range(0, len(text), 80):  # one of these pieces lies wholly inside such a row
+        piece = text[start : start + 64]
+        if " " not in piece and '"' not in piece and len(piece) == 64:
+            return True
+    return False
 
 
 def _document(one: Document) -> dict[str, Any]:

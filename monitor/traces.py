@@ -53,7 +53,7 @@ class Traces:
                 "trace_hash": pa.array(hashes, ARROW["UBIGINT"]),
                 "entry": pa.repeat(self._entry, len(hashes)),
                 "due_at": [min(soon, later) if h in noted.roots else later for h in hashes],
-                "event_time": pa.array(noted.generations.values(), ARROW["TIMESTAMPTZ"]),
+                "event_time": pa.array(list(noted.generations.values()), ARROW["TIMESTAMPTZ"]),
             },
         )
 
