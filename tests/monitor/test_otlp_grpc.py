@@ -148,17 +148,18 @@ def test_what_is_rejected_is_a_partial_success(receiver: Receiver) -> None:
     assert receiver.witness.names() == ["good"]
 
 
-FAULTS: dict[str, tuple[Exception, grpc.StatusCode]] = {
-    "a full inbox": (InboxFull("full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
-    "a store without space": (StoreUnavailable("no space"), grpc.StatusCode.UNAVAILABLE),
-    "a fault of ours": (ZeroDivisionError("oops"), grpc.StatusCode.UNAVAILABLE),
+# Made anew each time: an exception that has been raised holds on to all that it passed.
+FAULTS: dict[str, tuple[Callable[[], Exception], grpc.StatusCode]] = {
+    "a full inbox": (lambda: InboxFull("full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "a store without space": (lambda: StoreUnavailable("no space"), grpc.StatusCode.UNAVAILABLE),
+    "a fault of ours": (lambda: ZeroDivisionError("oops"), grpc.StatusCode.UNAVAILABLE),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_may_pass_says_when_to_come_again(receiver: Receiver, name: str) -> None:
     fault, code = FAULTS[name]
-    receiver.witness.faults = [fault]
+    receiver.witness.faults = [fault()]
     body = export("one").SerializeToString()
     refused = receiver.refusal(body)
     assert refused.code() is code
@@ -339,7 +340,7 @@ def test_the_metrics_of_the_sdk_are_taken_without_an_error(receiver: Receiver, c
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_the_exporter_sends_again_after_a_refusal_arrives_once(receiver: Receiver, name: str) -> None:
-    receiver.witness.faults = [FAULTS[name][0]]
+    receiver.witness.faults = [FAULTS[name][0]()]
     exporter = receiver.exporter()
     assert exporter.export(finished("one")) is SpanExportResult.SUCCESS
     exporter.shutdown()

@@ -214,10 +214,11 @@ def test_a_body_that_cannot_be_read_is_kept_for_the_dead_letter(receiver: Receiv
     ]
 
 
-FAULTS: dict[str, tuple[Exception, int]] = {
-    "a full inbox": (InboxFull("full"), 429),
-    "a store without space": (StoreUnavailable("no space"), 503),
-    "a fault of ours": (ZeroDivisionError("oops"), 503),
+# Made anew each time: an exception that has been raised holds on to all that it passed.
+FAULTS: dict[str, tuple[Callable[[], Exception], int]] = {
+    "a full inbox": (lambda: InboxFull("full"), 429),
+    "a store without space": (lambda: StoreUnavailable("no space"), 503),
+    "a fault of ours": (lambda: ZeroDivisionError("oops"), 503),
 }
 
 
@@ -225,7 +226,7 @@ FAULTS: dict[str, tuple[Exception, int]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_may_pass_is_never_a_500_and_says_when_to_come_again(receiver: Receiver, name: str, content_type: str) -> None:
     fault, code = FAULTS[name]
-    receiver.witness.faults = [fault]
+    receiver.witness.faults = [fault()]
     made = export("one")
     body = as_json(made) if content_type == JSON else made.SerializeToString()
     response = receiver.post(body, content_type)
@@ -469,7 +470,7 @@ def test_the_metrics_of_the_sdk_are_taken_without_an_error(receiver: Receiver, c
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_the_exporter_sends_again_after_a_refusal_arrives_once(receiver: Receiver, name: str) -> None:
-    receiver.witness.faults = [FAULTS[name][0]]
+    receiver.witness.faults = [FAULTS[name][0]()]
     assert receiver.exporter().export(finished("one")) is SpanExportResult.SUCCESS
     assert (receiver.witness.seen, receiver.witness.names()) == (2, ["one"])
 
