@@ -26,7 +26,8 @@ _CACHED, _SHORT = 4096, 64  # texts known to be clean, and names of fields; the 
 _MAX_JSON = 8  # JSON in JSON in JSON
 _CARD_DIGITS = range(12, 20)
 _FEWEST_CARD, _FEWEST_DIGITS = 10**11, 10**6  # smaller integers are neither cards nor phone numbers
-_SAME_TOGETHER = frozenset(NUMBERS)
+_SAME_TOGETHER = frozenset((*NUMBERS, "key"))
+_HIDING = ("\\u00", "\\/")  # escapes of JSON behind which a pattern would not see what it looks for
 _JSON_BEGINS = frozenset('{["')
 _SECRET_MASKED = re.compile(r"(?:[A-Za-z]{1,16} )?\[KEY\]")
 
@@ -117,24 +118,34 @@ class Policy:
         if not self._gathered(value, texts, numbers):
             return False
         text = "\n".join(texts)
-        if "\\u00" in text:
+        if "\\" in text and any(escape in text for escape in _HIDING):
             return False
         suspects = self.recognisers.suspects(text)
-        # A date is a suspect, and common. What is a number in one text is one in all of them together.
-        return not suspects or (_SAME_TOGETHER.issuperset(suspects) and not self.recognisers.find(text, kinds=suspects))
+        # A date is a suspect, and common, and so is the word "passage". What is a number or a key in one text is one in all of
+        # them together.
+        if not suspects:
+            return True
+        if not _SAME_TOGETHER.issuperset(suspects) or self.recognisers.find(text, kinds=suspects):
+            return False
+        for one in texts:  # next time the name of a model, with the date in it, is no suspect any more
+            if len(one) <= _SHORT:
+                self._remember(self._clean, one)
+        return True
 
     def _gathered(self, value: Any, texts: list[str], numbers: bool) -> bool:
         """Puts the texts in; False when something needs a closer look anyway."""
         kind = type(value)
         if kind is str:
-            texts.append(value)
+            if value not in self._clean:
+                texts.append(value)
         elif kind is dict:
             for name, one in value.items():
                 if name not in self._names and not self._plain_name(name):
                     return False
                 kind = type(one)
                 if kind is str:
-                    texts.append(one)
+                    if one not in self._clean:
+                        texts.append(one)
                 elif kind is dict or kind is list:
                     if not self._gathered(one, texts, numbers):
                         return False
@@ -143,7 +154,8 @@ class Policy:
         elif kind is list:
             for one in value:
                 if type(one) is str:
-                    texts.append(one)
+                    if one not in self._clean:
+                        texts.append(one)
                 elif not self._gathered(one, texts, numbers):
                     return False
         elif kind is int and numbers and value > _FEWEST_CARD and self._is_card(value):
