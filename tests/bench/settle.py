@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,10 +52,9 @@ class Result:
 def run(options: Options) -> list[Row]:
     spans, repeats = options.pick(50_000, 10_000, 600), options.pick(3, 1, 1)
     rows: list[Row] = []
-    for name, make, size in (("single spans of 2 KB", single, 1), ("agents of 10 spans", of_agent, 10)):
-        runs = each(
-            options, [spans // size] * repeats, f"settle: {name}", lambda traces, make=make: one(options.folder, make, traces)
-        )
+    loads: list[tuple[str, Make, int]] = [("single spans of 2 KB", single, 1), ("agents of 10 spans", of_agent, 10)]
+    for name, make, size in loads:
+        runs = each(options, [spans // size] * repeats, f"settle: {name}", partial(one, options.folder, make))
         rows += [
             measured(f"{name}: settled", [r.traces / r.lasted for r in runs], "traces/s", better="higher"),
             measured("- processor time a trace", [r.settled / r.traces * 1e6 for r in runs], "µs", "all threads"),

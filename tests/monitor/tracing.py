@@ -52,7 +52,7 @@ def chat(trace: str, name: str, parent: str | None = None, start: float = 0.0, e
     )
     llm = more.pop("llm", "small")
     known: dict[str, Any] = {"gen_ai__operation__name": "chat", "gen_ai__provider__name": "openai", "gen_ai__request__model": llm}
-    return span(trace, name, parent, start, end, **known, **usage, **content, **more)
+    return span(trace, name, parent, start, end, **{**known, **usage, **content, **more})
 
 
 def agent(trace: str, name: str, parent: str | None = None, start: float = 0.0, end: float = 9.0, **more: Any) -> Span:
