@@ -292,6 +292,45 @@ def test_a_reload_reads_the_tokens_anew_and_follows_other_files(shared: Shared) 
     assert running.value("modelwatch_ingest_records_total", model="houses", kind="labels") == 1
 
 
+def test_sources_come_and_go_by_reload_and_only_those_that_changed(shared: Shared) -> None:
+    def stored() -> float:
+        return shared.running.value("modelwatch_ingest_records_total", model="houses", kind="labels") or 0
+
+    folders = {name: shared.folder / name for name in ("drop-a", "drop-b")}
+    source = {"type": "folder", "kind": "labels", "model": "houses", "poll_seconds": 0.05, "settle_seconds": 0}
+    for folder in folders.values():
+        folder.mkdir()
+    shared.use(sources=[{**source, "name": name, "path": name} for name in folders])
+    kept = shared.app._sources["drop-a"]
+    before = stored()
+    for name, folder in folders.items():
+        (folder / "1.csv").write_text(f"record_id,label\n{name},1\n")
+    wait_for(lambda: stored() == before + 2, "a file of each")
+    shared.use(sources=[{**source, "name": "drop-a", "path": "drop-a"}])
+    assert shared.app._sources == {"drop-a": kept}
+    for name, folder in folders.items():
+        (folder / "2.csv").write_text(f"record_id,label\n{name}-2,1\n")
+    wait_for(lambda: stored() == before + 3, "a file of the one that stayed")
+    assert (folders["drop-b"] / "2.csv").exists()
+    assert shared.running.value("modelwatch_source_up", source="drop-a") == 1
+    assert shared.running.value("modelwatch_source_up", source="drop-b") is None
+
+
+def test_payload_loggers_are_heard_and_their_services_change_by_reload(shared: Shared) -> None:
+    def post(half: str, data: Any) -> dict[str, Any]:
+        headers = {
+            "Authorization": "Bearer let-me-in", "Content-Type": "application/json", "ce-id": "ce-1", "ce-specversion": "1.0",
+            "ce-source": "s", "ce-type": f"org.kubeflow.serving.inference.{half}", "ce-inferenceservicename": "isvc",
+        }  # fmt: skip
+        answer: dict[str, Any] = httpx.post(f"{shared.running.api}/v1/cloudevents", json=data, headers=headers, timeout=30).json()
+        return answer
+
+    assert post("request", {"instances": [[1]]})["rejected"] == 1
+    shared.use(cloudevents={"services": [{"service": "isvc", "model": "houses"}]})
+    assert post("request", {"instances": [[1]]})["waiting"] == 1
+    assert post("response", {"predictions": [2]})["accepted"] == 1
+
+
 def helpers() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
 
