@@ -24,11 +24,16 @@ from hashlib import sha256
 MAX_CHARS = 20_000  # of the system instructions, and of the message, each
 CACHE = 512
 
+_MONTH = (
+    "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
+    "Nov(?:ember)?|Dec(?:ember)?"
+)
 _VARIABLE = re.compile(
     r"""(?P<U>https?://\S+|\b[\w.+-]+@[\w-]+\.[\w.]+\b)"""
     r"""|(?P<I>\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b|\b(?=[0-9a-zA-Z_-]*\d)[0-9a-zA-Z_-]{16,}\b|\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b)"""
     r"""|(?P<Q>"[^"\n]{1,400}"|“[^”\n]{1,400}”|«[^»\n]{1,400}»|`[^`\n]{1,400}`|(?<!\w)'[^'\n]{1,400}'(?!\w))"""
-    r"""|(?P<D>\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*\b\.?(?=[\s,]+[\d#]))"""
+    r"""|(?P<D>\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),"""
+    rf"""|\b(?:{_MONTH})\b\.?(?=[\s,]+\d)|(?<=\d[\s-])(?:{_MONTH})\b)"""
     r"""|(?P<N>\d[\d.,:/TZ+-]*)"""
 )
 _SPACE = re.compile(r"\s+")

@@ -292,7 +292,7 @@ def _media(value: dict[str, Any], kind: str | None) -> Part:
             data = data or _first_text(inner, "data", "file_data", "bytes")
             uri = uri or _first_text(inner, "url", "uri", "fileUri", "file_uri", "file_id")
             inner = inner.get(name)
-    if data and not uri and (data.startswith(("http://", "https://", "gs://", "s3://"))):
+    if data and not uri and "://" in data[:32]:
         data, uri = None, data
     if uri and uri.startswith("@@@langfuseMedia:"):  # it took the bytes out itself; its id begins with the hash of them
         kind, mime = kind or "image", mime or uri.partition("type=")[2].partition("|")[0] or None

@@ -71,10 +71,10 @@ class Prices:
 
     def _search(self, provider: str | None, model: str) -> Price | None:
         bare = model.rpartition("/")[2]  # models/gemini-2.5-pro, openai/gpt-4o: as gateways write them
-        for name in dict.fromkeys((model, bare, DATED.sub("", bare))):
-            for price in self.prices:
-                if (provider is None or price.provider == provider) and fnmatchcase(name, price.model):
-                    return price
+        names = {model, bare, DATED.sub("", bare)}
+        for price in self.prices:
+            if (provider is None or price.provider == provider) and any(fnmatchcase(name, price.model) for name in names):
+                return price
         return None
 
     def cost(self, canonical: Canonical) -> tuple[float | None, str | None]:
