@@ -58,6 +58,7 @@ class Store:
         self._wake = threading.Condition()
         self._closing = False
         self._unavailable: str | None = None
+        self._full = False  # a write has failed since one last succeeded
         self._dead: str | None = None
         self._wal_inode = 0
         self._space_checked = float("-inf")
@@ -281,10 +282,8 @@ class Store:
             if full or isinstance(exc, duckdb.IOException):
                 exc = StoreUnavailable(f"the store failed: {exc}")
             if full:
-                # Not ready until the next look at the space, when the next batch may try.
-                self._unavailable = str(exc)
+                self._full, self._unavailable = True, str(exc)
                 self._metrics.degraded.set(1)
-                self._space_checked = self._clock.monotonic()
             self._fail(jobs, exc)
         else:
             transaction.committed()
@@ -323,14 +322,29 @@ class Store:
         size = (self.root / hotfile.NAME).stat().st_size
         self._metrics.disk_free.set(free)
         self._metrics.store_size.set(size)
+        if self._full:
+            # Whatever the free space says, a write has failed: until one succeeds nothing is taken.
+            if not self._can_write():
+                return
+            self._full = False
         # A checkpoint that runs out of space kills the engine, and it may need the file's size again.
         needed = max(self._config.min_free_bytes, 2 * size) if self._config.min_free_bytes else 0
         low = free < needed
         message = f"{free} bytes free at {self.root}, {needed} needed; free some space" if low else None
         if bool(message) != bool(self._unavailable):
-            log.warning("disk space is low" if low else "writing is tried again", free=free, needed=needed)
+            log.warning("disk space is low" if low else "there is room to write again", free=free, needed=needed)
         self._unavailable = message
         self._metrics.degraded.set(1 if low else 0)
+
+    def _can_write(self) -> bool:
+        """Commit a change that changes nothing, and see."""
+        try:
+            self._connection.execute("UPDATE migrations SET version = version")
+        except duckdb.Error as exc:
+            if _is_fatal(exc):
+                self._reopen(exc)
+            return False
+        return True
 
     # --- opening ---
 
@@ -405,7 +419,7 @@ class Store:
                     return
             else:
                 self._metrics.reopens.inc()
-                self._unavailable = None
+                self._full, self._unavailable = False, None
                 self._space_checked = float("-inf")
                 self._watch_space()
                 return
