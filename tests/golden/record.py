@@ -35,6 +35,18 @@ IDS = {"traceId", "spanId", "parentSpanId"}
 LEFT_OUT = ("process.", "host.", "os.", "service.instance.id", "telemetry.sdk.", "telemetry.auto")
 
 
+TEMPLATES = {
+    "dspy question": [f"dspy-test_compilation-{i}" for i in (0, 1, 2, 3)],
+    "dspy retrieval": ["dspy-test_rag_module[False]-1", "dspy-test_rag_module[True]-1"],
+    "agent framework, three turns": [f"agent-framework-test_long_conversation_context-{i}" for i in (0, 1, 2)],
+    "autogen critic": [f"autogen-agentchat-TestTeam.test_team_run-{i}" for i in (1, 3)],
+    "autogen writer": [f"autogen-agentchat-TestTeam.test_team_run-{i}" for i in (0, 2)],
+    "agno finance": ["agno-team_coordinate_run-1", "agno-team_coordinate_run-4"],
+    "crewai analyst": ["crewai-test_crewai_instrumentation-2", "crewai-test_tool_spans_nested_under_agent_span-2"],
+    "anthropic completion": [f"anthropic-test_anthropic_instrumentation_{n}-0" for n in ("completions", "completions_streaming")],
+}
+
+
 class Replay(BaseHTTPRequestHandler):
     """POST /cassette/NAME/... answers from the cassette; POST /otlp/NAME/.../v1/traces|logs takes what was exported."""
 
@@ -139,6 +151,14 @@ def record(dialect: str, data: Path, venvs: Path) -> None:
     print(f"{dialect}: {sum(bool(v) for v in ordered.values())} of {len(names)} scenarios, {target.stat().st_size} bytes")
 
 
+def templates(data: Path) -> None:
+    """The prompts of a few recorded applications, each called more than once: templates.json, name -> request bodies."""
+    with gzip.open(data / "llm_http_cassettes" / "interactions.jsonl.gz", "rt") as lines:
+        cassettes = {row["id"]: row["request_body"] for row in map(json.loads, lines)}
+    found = {name: [json.loads(cassettes[i]) for i in ids] for name, ids in TEMPLATES.items()}
+    (HERE / "templates.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -146,6 +166,7 @@ def main() -> None:
     parser.add_argument("dialects", nargs="*")
     arguments = parser.parse_args()
     known = sorted(p.stem for p in (HERE / "requirements").glob("*.txt"))
+    templates(arguments.data)
     for dialect in arguments.dialects or known:
         record(dialect, arguments.data, arguments.venvs)
 

@@ -149,3 +149,17 @@ def test_the_same_template_has_the_same_fingerprint_in_every_dialect(call: str) 
     assert len(marks) > 1
     assert len(set(marks.values())) == 1, marks
     assert None not in marks.values()
+
+
+def test_calls_of_one_template_share_a_fingerprint_and_templates_differ_by_it() -> None:
+    bodies = json.loads((HERE / "templates.json").read_text(encoding="utf-8"))
+    marks: dict[str, set[str | None]] = {}
+    for name, requests in bodies.items():
+        assert len(requests) > 1
+        for request in requests:
+            attributes = {"openinference.span.kind": "LLM", "input.value": json.dumps(request)}
+            span = Span("1" * 32, "2" * 16, None, "call", "client", 1, 2, "unset", None, attributes, [], [], {}, None, None)
+            marks.setdefault(name, set()).add(DIALECTS.read(span).fields.get("fingerprint"))
+    assert {name: len(found) for name, found in marks.items()} == dict.fromkeys(marks, 1)
+    assert None not in set().union(*marks.values())
+    assert len(set().union(*marks.values())) == len(marks)
