@@ -217,6 +217,10 @@ class MaskingConfig(Section):
     hash_key: SecretStr | None = Field(None, min_length=16, description="for the action hash; as ${env:NAME} or ${file:PATH}")
 
 
+class PricesConfig(Section):
+    file: Path | None = Field(None, description="what LLMs cost; default: the table that comes along")
+
+
 class ModelConfig(Section):
     name: Name
     task: Literal["regression", "binary", "llm"]
@@ -401,6 +405,7 @@ class Config(Section):
     encoder: EncoderConfig = EncoderConfig()
     scoring: Scoring = Scoring()
     masking: MaskingConfig = MaskingConfig()
+    prices: PricesConfig = PricesConfig()
     models: tuple[ModelConfig, ...] = ()
     checks: tuple[Check, ...] = ()
     sources: tuple[SourceConfig, ...] = ()

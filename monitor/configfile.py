@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from monitor import prices
 from monitor.config import Config, Listener, Tls
 from monitor.errors import ConfigError
 
@@ -44,6 +45,11 @@ def load(path: Path) -> Config:
         raise ConfigError([*problems, *_problems(path, exc, references)]) from exc
     config = _anchored(config, path.resolve().parent)
     problems += [f"{path}: {where}: {file} is not there; create it or correct the path" for where, file in _missing(config)]
+    if config.prices.file is not None and config.prices.file.exists():
+        try:
+            prices.load(config.prices.file)
+        except ConfigError as exc:
+            problems += exc.problems
     if problems:
         raise ConfigError(problems)
     return config
@@ -96,6 +102,7 @@ def _problems(file: Path, error: ValidationError, references: Mapping[str, str])
 def _missing(config: Config) -> Iterator[tuple[str, Path]]:
     """Files that have to be there before anything starts, and are not."""
     files = [("server.tokens_file", config.server.tokens_file), ("encoder.path", config.encoder.path)]
+    files += [("prices.file", config.prices.file)]
     listeners: dict[str, Listener] = {"server": config.server, "metrics": config.metrics, **config.otlp.listeners}
     for name, listener in listeners.items():
         if listener.tls:
@@ -124,6 +131,7 @@ def _anchored(config: Config, folder: Path) -> Config:
                 }
             ),
             "encoder": config.encoder.model_copy(update={"path": at(config.encoder.path)}),
+            "prices": config.prices.model_copy(update={"file": at(config.prices.file)}),
             "sources": tuple(s.anchored(folder) for s in config.sources),
             "checks": tuple(
                 c.model_copy(update={"reference": c.reference.model_copy(update={"file": at(c.reference.file)})})

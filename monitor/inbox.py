@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from monitor import deadletters
+from monitor import deadletters, prices
 from monitor.changes import Changes
 from monitor.clock import Clock
 from monitor.columns import FeatureColumns, typed
@@ -131,8 +131,9 @@ class Inbox:
         self._settle = timedelta(seconds=config.scoring.settle_seconds)
         tasks = {m.name: m.task for m in config.models}
         router = Router(config.models, config.otlp.default_model)
-        self._spans = SpanReader(self._dialects, router, max_text_bytes=config.server.max_text_bytes)
-        self._parser = Parser(tasks, self._columns.kind_of, max_text_bytes=config.server.max_text_bytes)
+        known = prices.load(config.prices.file or prices.FILE)
+        self._spans = SpanReader(self._dialects, router, known, max_text_bytes=config.server.max_text_bytes)
+        self._parser = Parser(tasks, self._columns.kind_of, known, max_text_bytes=config.server.max_text_bytes)
 
     def put(self, batch: Batch) -> Future[Answer]:
         """Check the records and have them stored; the future is done once they are durable.

@@ -13,6 +13,7 @@ import orjson
 from monitor import deployments, feedback
 from monitor.fields import Rejected, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
 from monitor.keys import hash64
+from monitor.prices import Prices
 
 KINDS = ("predictions", "labels", "generations", "contexts", "feedback", "deployments")
 
@@ -81,10 +82,11 @@ KindOf = Callable[[str, str, str], str | None]
 class Parser:
     """Checks records against the models that exist and the types their features have."""
 
-    def __init__(self, tasks: Mapping[str, str], kind_of: KindOf, *, max_text_bytes: int) -> None:
+    def __init__(self, tasks: Mapping[str, str], kind_of: KindOf, prices: Prices, *, max_text_bytes: int) -> None:
         """`tasks`: model -> regression, binary or llm."""
         self._tasks = tasks
         self._kind_of = kind_of
+        self._prices = prices
         self._max_text = max_text_bytes
 
     def parse(self, kind: str, items: Sequence[Any], *, model: str | None, received_at: datetime) -> Parsed:
@@ -221,8 +223,8 @@ class Parser:
         if not isinstance(item.get("fallback"), (bool, type(None))):
             raise Rejected("wrong_type", f"fallback: {shown(item['fallback'])} is neither true nor false")
         values["fallback"] = item.get("fallback")
-        if values["cost_usd"] is not None and values["cost_source"] is None:
-            values["cost_source"] = "reported"
+        cost, source = self._prices.cost_of(values)
+        values["cost_usd"], values["cost_source"] = cost, values["cost_source"] or source
         values["trace_hash"] = None if trace_id is None else hash64(trace_id.lower())
         contexts = self._passages(item, record_id, event_time)
         rows.add(index, hash64(record_id), content, values)

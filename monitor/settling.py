@@ -170,11 +170,11 @@ class Settling:
             plan.tallies.restated(list(trace.before.values()), [row.call for row in after])
 
     def _known(self, reader: Reader, model: str, traces: Iterable[Trace]) -> dict[str, Known]:
-        """The passages that are stored, by record, of those that were settled before and may get others."""
+        """What is stored, by record, of those that were settled before and may have another input now."""
         ids = [
             record_id
             for trace in traces
-            if trace.retrievals
+            if trace.retrievals or trace.contents
             for record_id, call in trace.before.items()
             if call["counted"] and call["input_revision"] is not None
         ]
@@ -187,6 +187,13 @@ class Settling:
                 f"{reader.source('contexts', model, places=places)} SEMI JOIN due USING (record_id) ORDER BY seq"
             ):
                 found[row["record_id"]].add(**{k: v for k, v in row.items() if k != "record_id"})
+            # A score that was asked for again, or passages that were pushed, have begun revisions that no call knows of.
+            places = reader.places("records", "scores", model, [place_hash(record_id) for record_id in ids])
+            for row in reader.query(
+                f"SELECT record_id, max(revision) AS revision FROM {reader.source('scores', model, places=places)} "
+                "SEMI JOIN due USING (record_id) GROUP BY record_id"
+            ):
+                found[row["record_id"]].revision = max(found[row["record_id"]].revision, row["revision"])
         return found
 
     def _of_due(self, reader: Reader, kind: str, model: str, hashes: UInt64Array) -> str:

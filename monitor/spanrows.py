@@ -17,6 +17,7 @@ from monitor.dialects import Dialects
 from monitor.fields import EARLIEST, LATEST, Rejected, shown
 from monitor.keys import hash64
 from monitor.media import lean_text
+from monitor.prices import Prices
 from monitor.records import Parsed, Reject, Rows
 from monitor.routing import Router
 from monitor.spans import LogRecord, Span
@@ -40,9 +41,10 @@ _SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 class SpanReader:
     """Safe to use from several threads."""
 
-    def __init__(self, dialects: Dialects, router: Router, *, max_text_bytes: int) -> None:
+    def __init__(self, dialects: Dialects, router: Router, prices: Prices, *, max_text_bytes: int) -> None:
         self._dialects = dialects
         self._router = router
+        self._prices = prices
         self._max_text = max_text_bytes
 
     def spans(self, items: Sequence[Span | Reject], *, model: str | None, received_at: datetime) -> Parsed:
@@ -91,7 +93,8 @@ class _Table:
 
 class _Batch:
     def __init__(self, reader: SpanReader, kind: str, model: str | None, received_at: datetime) -> None:
-        self._dialects, self._router, self._max_text = reader._dialects, reader._router, reader._max_text
+        self._dialects, self._router, self._prices = reader._dialects, reader._router, reader._prices
+        self._max_text = reader._max_text
         self._model = model
         self._received_at = received_at
         self._parsed = Parsed(kind, received_at)
@@ -190,6 +193,7 @@ class _Batch:
         values = {name: fields.get(name) for name in _FROM_DIALECT}
         if canonical.type == "embedding":
             values["operation"] = "embeddings"
+        values["cost_usd"], values["cost_source"] = self._prices.cost_of(values)
         values["error_type"] = fields.get("error_type") or (OTHER_ERROR if failed else None)
         duration = fields.get("duration_seconds")
         values["duration_seconds"] = seconds if duration is None else duration

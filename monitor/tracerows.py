@@ -42,9 +42,9 @@ class Trace:
 
 @dataclass(slots=True)
 class Known:
-    """Passages of a record that are stored."""
+    """Passages and scores of a record that are stored."""
 
-    revision: int = 1  # the highest
+    revision: int = 1  # the highest of any
     first: int | None = None  # seq of the first
     joined: list[int] = field(default_factory=list)  # content hashes of those joined last
     _joined_revision: int = 0

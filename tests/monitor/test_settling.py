@@ -504,3 +504,18 @@ def test_a_span_that_comes_while_its_trace_is_being_settled_is_settled_next(worl
     assert given_to(world, record_id("t", "answer")) == []
     assert world.settle() == 1
     assert given_to(world, record_id("t", "answer")) == ["one", "two", "three"]
+
+
+def test_a_revision_that_was_begun_elsewhere_is_not_used_again(world: World) -> None:
+    """Each (record, input revision) has one outcome, also where passages were pushed and found, each in its turn."""
+    world.send("spans", RAG[0], RAG[3])
+    world.settle(2)
+    world.score()
+    for step in (1, 2):
+        world.send("contexts", contexts(record_id("t", "answer"), f"pushed {step}"))
+        world.score()
+        world.send("spans", RAG[step])
+        world.settle()
+        world.score()
+    revisions = [row["revision"] for row in world.rows("scores", "bot")]
+    assert revisions == [1, 2, 3, 4, 5]

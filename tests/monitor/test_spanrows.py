@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -161,3 +162,35 @@ def test_a_log_without_a_span_and_one_of_our_judge_are_ignored(world: World) -> 
         event("t", "c", "something.else", {"content": "hi"}),
     )
     assert (answer.accepted, answer.rejects, world.rows("contents", "bot")) == (3, [], [])
+
+
+def test_a_call_costs_what_was_reported_else_what_the_table_says_else_nothing_is_known(world: World) -> None:
+    world.send(
+        "spans",
+        chat("t", "reported", gen_ai__usage__cost=0.5, llm="gpt-4o"),
+        chat("u", "known", llm="gpt-4o", tokens=(1_000_000, 0)),
+        chat("v", "unknown", llm="of-our-own"),
+    )
+    pushed = {
+        "model": "bot",
+        "timestamp": 0,
+        "response": "so",
+        "llm_model": "gpt-4o",
+        "input_tokens": 1_000_000,
+        "output_tokens": 0,
+    }
+    world.send("generations", pushed)
+    world.settle()
+    costs = [(row["cost_usd"], row["cost_source"]) for row in world.rows("generations", "bot")]
+    assert costs == [(0.5, "reported"), (2.5, "table"), (None, None), (2.5, "table")]
+    assert sample(world.metrics, "modelwatch_llm_cost_usd_total", model="bot", llm_model="gpt-4o") == 5.5
+    assert sample(world.metrics, "modelwatch_llm_unpriced_total", model="bot", llm_model="of-our-own") == 1
+
+
+def test_a_price_table_of_ones_own_takes_the_place_of_ours(make_world: Callable[..., World], tmp_path: Path) -> None:
+    file = tmp_path / "prices.yaml"
+    prices = "- {provider: openai, model: of-*, input: 10, output: 1, source: us}"
+    file.write_text(f"sources: {{us: {{document: ours, as_of: 2026-01-01}}}}\nprices:\n{prices}\n")
+    world = make_world(prices={"file": file})
+    world.send("spans", chat("t", "a", llm="of-our-own", tokens=(100_000, 0)), chat("t", "b", llm="gpt-4o"))
+    assert [row["cost_usd"] for row in world.rows("generations", "bot")] == [1.0, None]
