@@ -25,7 +25,6 @@ JUDGE = "modelwatch.judge"  # true on a span or its resource: our own judge's tr
 OTHER_ERROR = "_OTHER"  # as the conventions call an error without a type
 DAY = 86_400
 NO_CONTENT = frozenset({"retriever", "reranker", "tool"})  # their input and output are no messages
-NOT_COLUMNS = frozenset({"template", "level", "first_chunk_time", "error_type", "gateway", "route"})
 OPERATIONS = {"llm": "chat", "embedding": "embeddings"}
 
 
@@ -133,9 +132,8 @@ class Dialects:
 
     def _columns(self, span: Span, found: Canonical, reading: Reading) -> None:
         said, fields, raw = reading.values, found.fields, self.table.raw
-        for name, value in said.items():
-            if name in raw["text"] and name not in NOT_COLUMNS:
-                fields[name] = value
+        columns = self.table.columns
+        fields.update((name, value) for name, value in said.items() if name in columns)
         fields.update(self._of_resource(span.resource))
         for name in raw["resource"]:
             if name in said:

@@ -22,7 +22,14 @@ LAST = 1 << 30
 MAX_INDEX_DIGITS = 6
 MAX_PATH = 24
 
+NOT_COLUMNS = frozenset(
+    {"template", "level", "first_chunk_time", "error_type", "gateway", "route"}
+)  # read, not stored as they are
+KNOWN = 8192  # keys whose path is remembered
+
 Rule = tuple[str, int, Callable[[Any], Any]]
+Steps = tuple[str, tuple[int | str, ...]]
+UNSEEN: Any = object()
 READERS: dict[str, Callable[[Any], Any]] = {
     "text": values.name,
     "resource": values.name,
@@ -76,6 +83,8 @@ class Table:
         self.readers = {name: read for kind, read in READERS.items() for name in t[kind]}
         self.prefixes: dict[str, tuple[str, int]] = {}  # of indexed keys -> side and rank
         self.rules = self._rules()
+        self.columns = frozenset(t["text"]) - NOT_COLUMNS
+        self._paths: dict[str, Steps | None] = {}
         self.starts = tuple(self.prefixes)
         # One look at the first word says whether a key can be an indexed one at all.
         self.first_words = frozenset(p.partition(".")[0] for p in self.prefixes)
@@ -116,7 +125,7 @@ class Table:
 
     def collect(self, attributes: Mapping[str, Any], reading: Reading, later: int = 0) -> None:
         """One pass over the attributes of a span, an event or a log record."""
-        rules, found, ranks, first_words = self.rules, reading.values, reading.ranks, self.first_words
+        rules, found, ranks = self.rules, reading.values, reading.ranks
         for key, value in attributes.items():
             known = rules.get(key)
             if known is not None:
@@ -128,8 +137,12 @@ class Table:
                         one = read(value)
                         if one is not None:
                             found[name], ranks[name] = one, rank + later
-            elif key.partition(".")[0] in first_words and key.startswith(self.starts):
-                self._branch(key, value, reading)
+            else:
+                path = self._paths.get(key, UNSEEN)
+                if path is UNSEEN:
+                    path = self._path(key)
+                if path is not None:
+                    self._branch(path, value, reading)
 
     @staticmethod
     def _source(name: str, rank: int, key: str, value: Any, reading: Reading) -> None:
@@ -140,12 +153,23 @@ class Table:
         else:
             reading.output.append((rank, key, value))
 
-    def _branch(self, key: str, value: Any, reading: Reading) -> None:
+    def _path(self, key: str) -> Steps | None:
+        """Prefix and steps of an indexed key, None for every other; remembered, as the same keys come with every span."""
+        found: Steps | None = None
+        if key.partition(".")[0] in self.first_words and key.startswith(self.starts):
+            prefix = next(p for p in self.starts if key.startswith(p))
+            words = key[len(prefix) :].split(".", MAX_PATH)
+            steps = tuple(int(w) if w.isdecimal() and len(w) <= MAX_INDEX_DIGITS else w for w in words)
+            if isinstance(steps[0], int) and len(steps) <= MAX_PATH:
+                found = (prefix, steps)
+        if len(self._paths) >= KNOWN:  # keys come from outside and may be without end
+            self._paths = {}
+        self._paths[key] = found
+        return found
+
+    def _branch(self, path: Steps, value: Any, reading: Reading) -> None:
         """Put `llm.input_messages.0.message.role` where it belongs in the tree of `llm.input_messages.`."""
-        prefix = next(p for p in self.starts if key.startswith(p))
-        path = key[len(prefix) :].split(".")
-        if not path[0].isdecimal() or len(path[0]) > MAX_INDEX_DIGITS or len(path) > MAX_PATH:
-            return
+        prefix, steps = path
         tree = reading.trees.get(prefix)
         if tree is None:
             tree = reading.trees[prefix] = {}
@@ -153,16 +177,13 @@ class Table:
             if side != "<tree":
                 (reading.input if side == "<input" else reading.output).append((rank, prefix, tree))
         node = tree
-        for word in path[:-1]:
-            step = int(word) if word.isdecimal() and len(word) <= MAX_INDEX_DIGITS else word
+        for step in steps[:-1]:
             inner = node.get(step)
             if not isinstance(inner, dict):
                 inner = node[step] = {}
             node = inner
-        word = path[-1]
-        step = int(word) if word.isdecimal() and len(word) <= MAX_INDEX_DIGITS else word
-        if not isinstance(node.get(step), dict):
-            node[step] = value
+        if not isinstance(node.get(steps[-1]), dict):
+            node[steps[-1]] = value
 
     def unfold(self, reading: Reading) -> None:
         """Read the fields that hide in JSON objects, behind those that came by a key of their own."""

@@ -23,6 +23,7 @@ from hashlib import sha256
 
 MAX_CHARS = 20_000  # of the system instructions, and of the message, each
 CACHE = 512
+MARKERS = ("#", "[", "=", "-")
 
 _MONTH = (
     "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
@@ -84,21 +85,22 @@ class Fingerprints:
             kept.append(f" {name}: ")
             at = closes
         kept.append(text[at:])
-        return _SPACE.sub(" ", _VARIABLE.sub(lambda m: "#" + (m.lastgroup or ""), "".join(kept))).strip()
+        return _SPACE.sub(" ", _VARIABLE.sub(_sign, "".join(kept))).strip()
 
     def structure(self, text: str) -> str:
         """Labels, headings and tags of a text, in order, each once: the same field filled twice is the same template."""
         seen: dict[str, None] = {}
-        for one in _STRUCTURE.finditer(text[:MAX_CHARS]):
-            if one["tag"]:
-                mark = one["tag"] if not one["tag"].startswith("</") else ""
-                mark = _TAG.sub(lambda m: f"<{m[2]}>", mark)
-            elif one["label"]:
-                mark = one["label"].strip()
-            else:
-                mark = one["heading"].strip()
-            if mark:
-                seen[_VARIABLE.sub(lambda m: "#" + (m.lastgroup or ""), mark)] = None
+        for line in text[:MAX_CHARS].splitlines():
+            marks: list[str] = []
+            # Most lines are prose, and a look for one character is cheaper than a pattern.
+            if ":" in line and (label := _LABEL.match(line)):
+                marks.append(label[1].strip())
+            elif line.lstrip()[:1] in MARKERS and (heading := _HEADING.match(line)):
+                marks.append(heading[1].strip())
+            if "<" in line:
+                marks += [f"<{tag[2]}>" for tag in _TAG.finditer(line) if not tag[1]]
+            for mark in marks:
+                seen[_VARIABLE.sub(_sign, mark)] = None
         return "|".join(seen)
 
     def _sections(self, text: str) -> Iterable[tuple[int, str, int]]:
@@ -118,6 +120,10 @@ class Fingerprints:
         for mark in _STRUCTURE.finditer(text, start):
             return mark.start()
         return len(text)
+
+
+def _sign(found: re.Match[str]) -> str:
+    return f"#{found.lastgroup}"
 
 
 def _digest(text: str) -> str:
