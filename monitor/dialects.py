@@ -200,6 +200,9 @@ class Dialects:
 
     def _gateway(self, span: Span, said: Mapping[str, Any]) -> str | None:
         raw = self.table.raw
+        for key, ours in raw["gateway_keys"].items():
+            if key in span.attributes:
+                return str(ours)
         for text, known in ((span.scope, raw["gateway_scopes"]), (said.get("address"), raw["gateway_hosts"])):
             for name, ours in known.items():
                 if text and name in text:

@@ -386,6 +386,23 @@ def test_who_stands_between_is_told_by_scope_or_address(more: dict[str, Any], ga
     assert read(attributes, **more).fields.get("gateway") == gateway
 
 
+def test_spans_that_a_gateway_sends_itself_say_so() -> None:
+    bifrost = read(
+        {"gen_ai.operation.name": "chat", "bifrost.retries": 1, "bifrost.fallback_index": 2, "bifrost.routing_rule.name": "eu"}
+    )
+    assert {k: bifrost.fields[k] for k in ("gateway", "retry", "fallback", "route")} == {
+        "gateway": "bifrost", "retry": 1, "fallback": True, "route": "eu",
+    }  # fmt: skip
+    first = read({"gen_ai.operation.name": "chat", "gen_ai.number_of_retries": 0, "gen_ai.fallback_index": 0})
+    assert (first.fields["retry"], first.fields["fallback"]) == (0, False)
+    openrouter = read(
+        {"gen_ai.operation.name": "chat", "trace.metadata.openrouter.provider_name": "Groq", "gen_ai.usage.total_cost": 0.1,
+         "gen_ai.usage.input_tokens": 10, "gen_ai.usage.input_tokens.cached": 4, "trace.metadata.openrouter.first_token_ms": 300}
+    ).fields  # fmt: skip
+    assert (openrouter["gateway"], openrouter["route"], openrouter["cost_usd"]) == ("openrouter", "Groq", 0.1)
+    assert (openrouter["cache_read_tokens"], openrouter["time_to_first_token_seconds"]) == (4, 0.3)
+
+
 def test_attempts_and_fallbacks_of_a_gateway_are_fields() -> None:
     hidden = {"model_id": "deployment-2", "response_cost": 0.01,
               "additional_headers": {"x-litellm-attempted-retries": 2, "x-litellm-attempted-fallbacks": 1}}  # fmt: skip
