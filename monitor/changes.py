@@ -83,7 +83,7 @@ class Changes:
                 "received_at": received_at,
             },
         )
-        transaction.on_commit(lambda: self._metrics.changes.labels(model, what).inc(len(changed)))
+        transaction.count_on_commit(lambda: self._metrics.changes.labels(model, what).inc(len(changed)))
 
 
 def _prompts(columns: Mapping[str, Sequence[Any]]) -> list[str | None] | None:

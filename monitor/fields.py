@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from monitor.keys import hash64
+from monitor.values import MAX_AMOUNT
 
 EARLIEST, LATEST = datetime(1000, 1, 1, tzinfo=UTC), datetime(5000, 1, 1, tzinfo=UTC)  # windows around it must have dates too
 SAFE_INTEGER = 2**53
@@ -71,6 +72,14 @@ def optional_number(item: Mapping[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Rejected("wrong_type", f"{name}: {shown(value)} is not a number")
     return finite(value, name)
+
+
+def amount(item: Mapping[str, Any], name: str) -> float | None:
+    """Of money or seconds: what is added up, in counters that cannot go down and lose all else to one absurd number."""
+    value = optional_number(item, name)
+    if value is not None and not 0 <= value <= MAX_AMOUNT:
+        raise Rejected("wrong_type", f"{name}: {shown(item[name])} is not a number from 0 to {MAX_AMOUNT:.0e}")
+    return value
 
 
 def whole(item: Mapping[str, Any], name: str, most: int = SAFE_INTEGER) -> int | None:

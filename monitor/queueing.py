@@ -100,7 +100,7 @@ class Queueing:
         transaction.append("calls", model, calls)
         tallies = callcounts.Tallies()
         tallies.singles(calls)
-        transaction.on_commit(lambda: tallies.count(self._metrics, model))
+        transaction.count_on_commit(lambda: tallies.count(self._metrics, model))
         operations = columns.get("operation") or [None] * len(seqs)
         places = [p for p, operation in enumerate(operations) if operation != EMBEDDINGS]
         if not places:

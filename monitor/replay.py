@@ -225,7 +225,7 @@ class Replayer:
                 self._metrics.deadletters.labels(reason).dec(number)
                 self._metrics.resolved.labels(action, reason).inc(number)
 
-        transaction.on_commit(count)
+        transaction.count_on_commit(count)
         return len(fresh)
 
 

@@ -218,7 +218,7 @@ class Settling:
             tallies.count(self._metrics, plan.model)
             plan.tallies.count(self._metrics, plan.model)
 
-        transaction.on_commit(count)
+        transaction.count_on_commit(count)
 
     def _keep_simple(self, transaction: Transaction, plan: _Plan, tallies: Tallies) -> None:
         rows, size = plan.simple, plan.simple.num_rows

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from monitor import log
 from monitor.keys import KeyIndex, place_hash
 from monitor.reader import Reader
 from monitor.schema import ARROW, FEATURE, FEATURE_TYPE, KINDS, create_table, quote, table_name
@@ -120,8 +121,19 @@ class Transaction:
         return max(revisions), found["seq"]
 
     def on_commit(self, action: Callable[[], None]) -> None:
-        """Run `action` on the writer thread once the commit stands."""
+        """Run `action` on the writer thread once the commit stands. If it fails, the writer dies."""
         self._after.append(action)
+
+    def count_on_commit(self, action: Callable[[], None]) -> None:
+        """As `on_commit`, for what only counts: should it fail, a metric is wrong and nothing else."""
+
+        def counted() -> None:
+            try:
+                action()
+            except Exception as exc:
+                log.error("what was stored could not be counted; the metrics are wrong from now on, the store is not", exc)
+
+        self._after.append(counted)
 
     def on_rollback(self, action: Callable[[], Any]) -> None:
         """Run `action` on the writer thread if nothing of this is stored."""

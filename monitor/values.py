@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_NAME = 1024  # of a name or an id; the rest of a longer one is cut off
 MAX_COUNT = 2**53
+MAX_AMOUNT = 1e12  # of money or of seconds
 
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -69,9 +70,9 @@ def number(value: Any) -> float | None:
 
 
 def amount(value: Any) -> float | None:
-    """A finite number from 0."""
+    """A number from 0 to the largest that is no mistake, of money or of seconds."""
     found = number(value)
-    return found if found is not None and found >= 0 else None
+    return found if found is not None and 0 <= found <= MAX_AMOUNT else None
 
 
 def flag(value: Any) -> bool | None:

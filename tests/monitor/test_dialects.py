@@ -290,6 +290,12 @@ def test_other_logs_are_none_of_ours() -> None:
     assert DIALECTS.read_log(log(None, "GET / 200")) is None
 
 
+@pytest.mark.parametrize("absurd", (-1.0, "-1", 1e300, math.inf))
+def test_a_cost_that_cannot_be_one_is_none(absurd: object) -> None:
+    # It would be added to a counter, which cannot go down, and in which 1e300 hides all that was there.
+    assert "cost_usd" not in read({"gen_ai.operation.name": "chat", "gen_ai.usage.cost": absurd}).fields
+
+
 def test_without_content_there_are_still_numbers() -> None:
     found = read(
         {

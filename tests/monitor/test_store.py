@@ -126,6 +126,16 @@ def test_a_dead_writer_is_heard_of_by_everybody(world: World) -> None:
     assert sample(world.metrics, "modelwatch_store_degraded") == 1
 
 
+def test_what_cannot_be_counted_is_stored_and_answered_all_the_same(world: World) -> None:
+    def counted_wrongly(transaction: Transaction) -> str:
+        transaction.count_on_commit(lambda: world.metrics.commits.inc(-1))  # which no counter takes
+        return "stored"
+
+    assert world.store.run(counted_wrongly) == "stored"
+    assert world.store.run(append_labels(world.store, ["a"])) == 1
+    assert world.store.unavailable is None
+
+
 def test_after_a_fatal_error_the_file_is_opened_again_and_asked_what_it_holds(world: World) -> None:
     world.send("predictions", prediction("a", features={"rooms": 3}))
     world.seal()
