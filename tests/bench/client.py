@@ -43,6 +43,8 @@ class Plan:
     """Number of its first request; no two clients use the same."""
     texts: Sequence[str] = ()
     bodies: int = 8
+    every: float = 0.0
+    """Seconds from one request to the next, where the last was answered by then; 0 for as fast as they are answered."""
 
 
 @dataclass(slots=True)
@@ -125,6 +127,7 @@ def send(plan: Plan, bodies: Sequence[bytes]) -> Sent:
     connection = HTTPConnection(plan.address, timeout=120)
     started = now = time.monotonic()
     while now - started < plan.seconds:
+        time.sleep(max(0.0, started + sent.requests * plan.every - now) if plan.every else 0.0)
         body = filled(plan.kind, bodies[sent.requests % len(bodies)], plan.first + sent.requests)
         while True:
             asked = time.monotonic()

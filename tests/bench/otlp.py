@@ -31,6 +31,7 @@ from tests.bench.peers import environment
 from tests.bench.push import CLIENTS, REQUESTS_APART, all_at_once, sample_texts
 
 SPANS = 512
+ASKED = 5_000  # spans a second
 HELD = "- spans held after kill -9, to those acknowledged"
 PHOENIX = "arize-phoenix==20.26.1"
 DRAIN_SECONDS = 5.0  # after the last answer, before the kill: what an engineer would call "just now"
@@ -59,10 +60,14 @@ class Run:
 def run(options: Options) -> list[Row]:
     seconds = options.pick(60.0, 10.0, 0.5)
     texts = sample_texts()
-    runs = each(options, [0] * options.pick(2, 1, 1), "otlp: daemon", lambda _: ours(options.folder, seconds, texts, options))
+    repeats = [0] * options.pick(2, 1, 1)
+    runs = each(options, repeats, "otlp: daemon", lambda _: ours(options.folder, seconds, texts, options))
+    every = CLIENTS * SPANS / ASKED
+    paced = each(options, repeats, "otlp: paced", lambda _: ours(options.folder, seconds, texts, options, every))
     rows = [
         *summary("OTLP/HTTP protobuf, 512 spans of 2 KB a request", runs),
         measured(HELD, [r.held / r.acknowledged for r in runs], "", better="higher"),
+        *summary(f"the same, {ASKED:,} spans/s asked of it", paced)[:4],
     ]
     if options.peers is not None:
         python = environment(options.peers, PHOENIX)
@@ -82,7 +87,7 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def ours(folder: Path, seconds: float, texts: list[str], options: Options) -> Run:
+def ours(folder: Path, seconds: float, texts: list[str], options: Options, every: float = 0.0) -> Run:
     config: dict[str, Any] = {
         "models": [{"name": MODELS["spans"], "task": "llm"}],
         "store": {"seal_seconds": options.pick(20, 3, 1)},
@@ -91,7 +96,7 @@ def ours(folder: Path, seconds: float, texts: list[str], options: Options) -> Ru
     with TemporaryDirectory(dir=folder) as place, Daemon(Path(place), config) as daemon:
         warm = all_at_once([Plan(daemon.otlp, "spans", "protobuf", SPANS, min(seconds / 10, 3.0), 90_000_000, texts)])
         with Watch(daemon) as watch:
-            sent = all_at_once(plans(daemon.otlp, seconds, texts))
+            sent = all_at_once(plans(daemon.otlp, seconds, texts, every))
         acknowledged = sum(s.records for s in [*warm, *sent])
         counted = daemon.scrape()
         daemon.kill()
@@ -133,8 +138,8 @@ def stored(config: Path) -> int:
     return int(found[0]["n"])
 
 
-def plans(address: str, seconds: float, texts: list[str]) -> list[Plan]:
-    return [Plan(address, "spans", "protobuf", SPANS, seconds, REQUESTS_APART * i, texts) for i in range(CLIENTS)]
+def plans(address: str, seconds: float, texts: list[str], every: float = 0.0) -> list[Plan]:
+    return [Plan(address, "spans", "protobuf", SPANS, seconds, REQUESTS_APART * i, texts, every=every) for i in range(CLIENTS)]
 
 
 def phoenix(folder: Path, python: Path, seconds: float) -> Run:

@@ -16,6 +16,7 @@ EXPECTED = {
     "push": {"predictions, 30 features, JSON, 500 a request: acknowledged", "- answer time, p99"},
     "otlp": {"OTLP/HTTP protobuf, 512 spans of 2 KB a request: acknowledged", HELD},
     "settle": {"single spans of 2 KB: settled", "agents of 10 spans: settled", "- way in, processor time a span"},
+    "busy": {"scorer idle: answer time, p50", "p99 with the scorer saturated, to idle"},
     "hot_tier": {"Store.submit, one batch at a time", "bare insert, our file options", "bare insert, DuckDB's defaults"},
     "tiers": {"merging segments", "keys of a commit, one file a minute", "labels find their predictions, by index"},
     "masking": {"generation, 2 KB of clean text", "span, 30 attributes with 2 KB of clean text", "prediction, 30 features"},
