@@ -2,12 +2,13 @@
 
 The live file is locked by its owner, so readers get files nobody changes: segments named by the manifest (never a glob: a
 seal that was interrupted would show twice), and increments of the hot rows written every few seconds. The views are
-replaced as a whole file, under the readers, by a rename.
+written as a new file each time, and the name `audit.duckdb` is a link that is turned from one to the next under the readers.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from monitor.store import Store
 
 FILE = "audit.duckdb"
 FOLDER = "tail"
+VIEWS = "views"
 GRACE_SECONDS = 120.0  # a reader that opened the old views may still be at its files
 
 
@@ -62,6 +64,9 @@ class Audit:
         self.shown_at = float("-inf")  # on the steady clock: the views name the files of then or later
         # Of an earlier run, whose views stand until the first refresh; the rows are in the hot file.
         self._earlier = set((store.root / FOLDER).rglob("*.parquet*"))
+        numbers = [int(p.name) for p in (store.root / VIEWS).glob("*") if p.name.isdigit()]
+        self._earlier |= {store.root / VIEWS / f"{n:09d}" / FILE for n in numbers}
+        self._number = max(numbers, default=0)
 
     def refresh(self) -> bool:
         """Write what is new and replace the views; False when nothing was new."""
@@ -83,6 +88,7 @@ class Audit:
             os.utime(self._store.root / FILE)  # which says how old the view is, and now it is not
         self.shown_at = looked_at
         kept = {path for tail in self._tail.values() for _, path in tail}
+        kept.add(self._views())
         self._dropped += [(self._clock.monotonic(), path) for path in self._earlier - kept]
         self._earlier.clear()
         self._clean()
@@ -119,14 +125,29 @@ class Audit:
             for key in sorted({*named, *(k for k, t in tails.items() if t)})
         }
 
+    def _views(self) -> Path:
+        """The file that the name stands for, or will once it is written."""
+        return self._store.root / VIEWS / f"{self._number:09d}" / FILE
+
     def _replace(self, files: Mapping[tuple[str, str], Files]) -> None:
-        path = self._store.root / FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
+        before = self._views()
+        self._number += 1
+        try:
+            self._write(self._views(), files)
+            point("audit.synced")
+            publish(self._store.root / FILE, self._views())
+        except BaseException:
+            self._number -= 1
+            raise
+        self._dropped.append((self._clock.monotonic(), before))
+
+    def _write(self, path: Path, files: Mapping[tuple[str, str], Files]) -> None:
+        shutil.rmtree(path.parent, ignore_errors=True)  # what was begun before and could not be ended
+        path.parent.mkdir(parents=True)
         with duckdb.connect(":memory:") as connection:
             # Binding a view reads its files, and the paths are relative to the store, so that a copy opens elsewhere.
             connection.execute(f"SET file_search_path = {literal(str(self._store.root))}")
-            connection.execute(f"ATTACH {literal(str(temporary))} AS audit (STORAGE_VERSION 'v1.5.0')")
+            connection.execute(f"ATTACH {literal(str(path))} AS audit (STORAGE_VERSION 'v1.5.0')")
             connection.execute("USE audit")
             for statement in views(files):
                 connection.execute(statement)
@@ -136,18 +157,32 @@ class Audit:
             connection.execute("USE memory")
             connection.execute("DETACH audit")
         point("audit.written")
-        temporary.chmod(0o444)
-        segments.sync_file(temporary)
-        point("audit.synced")
-        os.replace(temporary, path)
-        point("audit.replaced")
-        segments.sync_folder(self._store.root)
+        path.chmod(0o444)
+        segments.sync_file(path)
+        segments.sync_way_to(path.parent, self._store.root)
 
     def _clean(self) -> None:
         now = self._clock.monotonic()
         for at, path in [d for d in self._dropped if now - d[0] > GRACE_SECONDS]:
+            if path.name == FILE:
+                shutil.rmtree(path.parent, ignore_errors=True)
             path.unlink(missing_ok=True)
             self._dropped.remove((at, path))
+
+
+def publish(name: Path, target: Path) -> None:
+    """Have `name` stand for `target`, a file beside or below it, from one moment to the next.
+
+    A symbolic link, because the engine opens a database twice by its name: header and rest would be of two files where one is
+    renamed over the other in between ("No more data remaining in MetadataReader", in 1 of 50 attempts under a thousand renames
+    a second). A link it resolves once, and then keeps to the file.
+    """
+    temporary = name.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.relative_to(name.parent))
+    os.replace(temporary, name)
+    point("audit.replaced")
+    segments.sync_folder(name.parent)
 
 
 def views(files: Mapping[tuple[str, str], Files]) -> list[str]:

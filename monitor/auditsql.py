@@ -24,7 +24,7 @@ def connect(store: Path) -> duckdb.DuckDBPyConnection:
     Raises:
         StoreError: there is no store there, or it has shown nothing yet.
     """
-    path = (store / FILE).resolve()
+    path = store.resolve() / FILE
     if not path.exists():
         raise StoreError(f"{path}: not there; is {store} the store of a daemon that has run? See store.path in its config")
     # The views name files relative to the store. The engine's own search path would do, but not together with the lock.

@@ -31,8 +31,8 @@ POINTS: dict[str, str] = {
     "compact.removed": "they are deleted; the history does not say so yet",
     "audit.tail_written": "a tail file is written and has no name yet",
     "audit.written": "the new audit.duckdb is written beside the old one",
-    "audit.synced": "it is synced, and the old one still stands",
-    "audit.replaced": "it has taken the old one's place",
+    "audit.synced": "it is synced, and the name still stands for the old one",
+    "audit.replaced": "the name stands for the new one",
 }
 """Every point there is, with what is true at it. A test reads the source to see that this is all of them."""
 

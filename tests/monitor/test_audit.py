@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from monitor.audit import publish
 from monitor.schema import KINDS
 from tests.monitor.support import NOON, World, generation, label, prediction, sample
 
@@ -131,6 +132,37 @@ def test_the_file_is_replaced_as_a_whole_and_never_written_to(world: World) -> N
     assert os.stat(path).st_ino != old.st_ino
     assert oct(path.stat().st_mode)[-3:] == "444"
     assert [p.name for p in world.store.root.glob("audit*")] == ["audit.duckdb"]
+    world.clock.move(121)
+    world.audit.refresh()
+    assert [str(p.relative_to(world.store.root)) for p in (world.store.root / "views").rglob("*.duckdb")] == [
+        str(os.readlink(path))
+    ]
+
+
+TURN = """
+import itertools, sys
+from pathlib import Path
+from monitor.audit import publish
+root = Path(sys.argv[1])
+for n in itertools.count():
+    publish(root / "audit.duckdb", root / f"{n % 2}" / "audit.duckdb")
+"""
+
+
+def test_who_opens_it_in_the_moment_it_is_replaced_sees_one_of_the_two(tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"{n}").mkdir()
+        with duckdb.connect(tmp_path / f"{n}" / "audit.duckdb") as connection:
+            for view in range(20 + 40 * n):
+                connection.execute(f"CREATE VIEW v{view} AS SELECT {n} AS n")
+    publish(tmp_path / "audit.duckdb", tmp_path / "0" / "audit.duckdb")
+    turning = subprocess.Popen([sys.executable, "-c", TURN, tmp_path])
+    try:
+        found = [ask(tmp_path, "SELECT n, (SELECT count(*) FROM duckdb_views() WHERE NOT internal) FROM v3") for _ in range(200)]
+    finally:
+        turning.kill()
+        turning.wait()
+    assert {tuple(rows) for rows in found} <= {((0, 20),), ((1, 60),)}
 
 
 def test_readers_of_the_old_views_keep_their_files_for_a_while(world: World) -> None:
