@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 import numpy as np
 
 from monitor import hotfile, log, segments
@@ -213,6 +214,8 @@ class Store:
 
     def _run(self) -> None:
         try:
+            # Makes pyarrow import pandas, which it does for its first array anyway: now, and not in the first batch's second.
+            pa.array([{}], pa.struct([]))
             self._write()
         except BaseException as exc:
             # Nothing is expected to come here; if it does, every sender must hear of it and readiness must go.

@@ -50,9 +50,7 @@ class Transaction:
         arrays: dict[str, pa.Array] = {}
         for column in KINDS[kind].columns:
             if column.name == "seq":
-                # Not by pa.array, which imports pandas the first time it sees an array of numpy's: a second for the first batch.
-                numbers = pa.py_buffer(np.arange(last + 1, last + 1 + size, dtype=np.int64))
-                arrays["seq"] = pa.Array.from_buffers(pa.int64(), size, [None, numbers])
+                arrays["seq"] = pa.array(np.arange(last + 1, last + 1 + size))
                 continue
             value = model if column.name == "model" else columns.get(column.name)
             arrays[column.name] = _array(value, ARROW[column.type], size)
