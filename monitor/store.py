@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import duckdb
-import pyarrow as pa
 import numpy as np
+import pyarrow as pa
 
 from monitor import hotfile, log, segments
 from monitor.clock import Clock
