@@ -207,11 +207,32 @@ class Window(Protocol):
         ...
 
 
+def vectors_of(window: Window, column: str) -> NDArray[np.float32]:
+    """The vectors of a column, float32 (rows, dimension); a row with NaN has none.
+
+    From the window's own method `vectors(column)`, where it has one, else from columns of numbers called `column.0`, `column.1`
+    and so on.
+
+    Raises:
+        NotEvaluable: missing_column, not_numeric.
+    """
+    own = getattr(window, "vectors", None)
+    if callable(own) and window.has(column):
+        return np.asarray(own(column), dtype=np.float32)
+    names: list[str] = []
+    while window.has(name := f"{column}.{len(names)}"):
+        names.append(name)
+    if not names:
+        raise NotEvaluable("missing_column", f"no column {column!r} of vectors, and no {column}.0")
+    return np.stack([window.numbers(name) for name in names], axis=1).astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One feature's, metric's or slice's share in a reading.
 
-    `value` is None unless `outcome` is ok. `flagged` says that the part alone is beyond its own `threshold`.
+    `value` is None unless `outcome` is ok. `flagged` says that the part alone is beyond its own `threshold`, which is one of
+    `judges` in the direction `direction`. `library` names the tool and version whose number it is, where that is promised.
     """
 
     name: str
@@ -224,6 +245,9 @@ class Part:
     reason: str | None = None
     n_reference: int = 0
     n_current: int = 0
+    judges: Literal["value", "p_value"] = "value"
+    direction: Worse = "higher"
+    library: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +308,14 @@ class Frame:
         *,
         features: Mapping[str, ColumnKind] | None = None,
     ) -> None:
-        """`features` says which columns are features and of what kind; by default all are, by their dtype."""
+        """`features` says which columns are features and of what kind; by default all are, by their dtype, but for matrices."""
         self._columns = {name: np.asarray(values) for name, values in columns.items()}
         sizes = {len(values) for values in self._columns.values()}
         if len(sizes) > 1:
             raise ValueError(f"columns of unequal length: {sorted(sizes)}")
         self._rows = sizes.pop() if sizes else 0
-        self._features = dict(features) if features is not None else {n: kind_of(v) for n, v in self._columns.items()}
+        by_dtype: dict[str, ColumnKind] = {n: kind_of(v) for n, v in self._columns.items() if v.ndim == 1}
+        self._features = dict(features) if features is not None else by_dtype
 
     @property
     def rows(self) -> int:
@@ -305,6 +330,8 @@ class Frame:
 
     def numbers(self, column: str) -> FloatArray:
         values = self._column(column)
+        if values.ndim != 1:
+            raise NotEvaluable("not_numeric", f"column {column!r} is of vectors")
         try:
             return np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError) as exc:
@@ -312,6 +339,18 @@ class Frame:
 
     def categories(self, column: str) -> Categories:
         return encode_categories(self._column(column))
+
+    def vectors(self, column: str) -> NDArray[np.float32]:
+        """float32 (rows, dimension) of a column given as a matrix, or as lists of one length. See `vectors_of`."""
+        values = self._column(column)
+        try:
+            found = values if values.ndim == 2 else np.stack([np.asarray(v, dtype=np.float32) for v in values])
+            found = np.asarray(found, dtype=np.float32)
+        except (TypeError, ValueError) as exc:
+            raise NotEvaluable("not_numeric", f"column {column!r} is not of vectors of one length") from exc
+        if found.ndim != 2:
+            raise NotEvaluable("not_numeric", f"column {column!r} is not of vectors")
+        return found
 
     def _column(self, column: str) -> NDArray[Any]:
         if column not in self._columns:

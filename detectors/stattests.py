@@ -19,6 +19,9 @@ from detectors import distances, significance
 from detectors.contract import ColumnKind, FloatArray, NotEvaluable
 from detectors.distances import Counts, Finding
 
+ORACLE = "evidently 0.7.23"
+"""Whose values those of the tests here are, unless their `evidently` is False."""
+
 OfNumbers = Callable[[FloatArray, FloatArray], Finding]
 OfCounts = Callable[[Counts, Counts], Finding]
 

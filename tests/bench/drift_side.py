@@ -36,12 +36,14 @@ def ours(method: str, reference: Path, current: Path) -> Compare:
     }
     windows = [TableWindow(table, kinds) for table in tables]
     categories = [name for name, kind in kinds.items() if kind == "category"]
-    settings = DataDrift.Config.model_validate({"method": method, "methods": dict.fromkeys(categories, FOR_CATEGORIES[method])})
+    settings = DataDrift.Config.model_validate(
+        {"policy": "evidently", "method": method, "methods": dict.fromkeys(categories, FOR_CATEGORIES[method])}
+    )
 
     def compare() -> dict[str, float]:
         reading = DataDrift(settings).compare(*windows)
         # Evidently reports the p-value where that is what judges.
-        values = {part.name: part.value if part.p_value is None else part.p_value for part in reading.parts}
+        values = {part.name: part.p_value if part.judges == "p_value" else part.value for part in reading.parts}
         return {name: value for name, value in values.items() if value is not None}
 
     return compare

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 
 from detectors import distances
 from detectors.contract import ColumnKind, FloatArray, Frame, NotEnoughData, NotEvaluable, Outcome, Part, Reading
-from detectors.data_drift import METHODS, DataDrift, MethodName, categories_method, contribution
+from detectors.data_drift import DataDrift
+from detectors.stattests import STATTESTS
 from detectors.testing import check_detector
+from detectors.univariate import MethodName, contribution
 from tests.detectors import samples
 
 NUMBER_METHODS: tuple[MethodName, ...] = ("ks", "wasserstein", "psi", "jensenshannon")
@@ -53,7 +55,7 @@ def evidently() -> Oracle:
 
 
 def part_of(method: MethodName, reference: Values, current: Values, kind: ColumnKind) -> Part:
-    config = DataDrift.Config(method=method, min_rows=2, max_distinct_share=1.0)
+    config = DataDrift.Config(policy="evidently", method=method)
     features: dict[str, ColumnKind] = {"x": kind}
     reading = DataDrift(config).compare(Frame({"x": reference}, features=features), Frame({"x": current}, features=features))
     return reading.parts[0]
@@ -62,9 +64,9 @@ def part_of(method: MethodName, reference: Values, current: Values, kind: Column
 def assert_equals_evidently(ask: Oracle, method: MethodName, reference: Values, current: Values, kind: ColumnKind) -> None:
     score, drifted, threshold = ask(method, reference, current, kind)
     part = part_of(method, reference, current, kind)
-    ours = part.p_value if METHODS[method].judges == "p_value" else part.value
+    ours = part.p_value if STATTESTS[method].judges == "p_value" else part.value
     assert ours == pytest.approx(score, abs=1e-9, rel=1e-9)
-    assert (part.flagged, part.threshold) == (drifted, threshold)
+    assert (part.flagged, part.threshold, part.library) == (drifted, threshold, "evidently 0.7.23")
 
 
 def numbers() -> dict[str, tuple[FloatArray, FloatArray]]:
@@ -203,11 +205,22 @@ def test_the_functions_leave_their_arguments_alone() -> None:
 
 
 def drift(reference: Frame, current: Frame, **config: Any) -> Reading:
-    return DataDrift(DataDrift.Config(**config)).compare(reference, current)
+    return DataDrift(DataDrift.Config(**{"policy": "evidently", "min_rows": 100, "max_distinct_share": 0.5} | config)).compare(
+        reference, current
+    )
 
 
 def test_it_keeps_the_contract() -> None:
-    for config in ({}, {"method": "psi", "min_rows": 2}, {"method": "wasserstein"}, {"method": "chisquare", "min_rows": 2}):
+    configs: tuple[dict[str, Any], ...] = (
+        {"policy": "evidently"},
+        {"policy": "evidently", "method": "psi", "min_rows": 2},
+        {"policy": "evidently", "method": "wasserstein"},
+        {"policy": "evidently", "method": "chisquare", "min_rows": 2},
+        {"policy": "evidently", "methods": {"city": "abs_text_content_drift"}},
+        {"method": "psi", "min_rows": 2},
+        {"methods": {"city": "abs_text_content_drift"}, "min_rows": 5},
+    )
+    for config in configs:
         check_detector(DataDrift, config)
 
 
@@ -218,16 +231,17 @@ def test_the_reading_is_the_share_of_drifted_features() -> None:
     reading = drift(reference, current, method="wasserstein")
     assert (reading.value, reading.statistic) == (0.25, "share_of_drifted_features")
     assert (reading.n_reference, reading.n_current) == (1000, 800)
-    assert reading.metrics == {"features": 4, "evaluated_features": 4, "drifted_features": 1}
+    assert reading.metrics == {"features": 4, "evaluated_features": 4, "drifted_features": 1, "dataset_drift": 0}
     assert [part.name for part in reading.parts if part.flagged] == ["x0"]
 
 
 def test_the_census_of_three_years_later_shows_no_drift_and_the_census_of_the_old_does() -> None:
     reference = samples.employment(2015)
-    unmoved, moved = (drift(reference, samples.employment(2018, from_age=age)) for age in (0, 60))
-    assert unmoved.metrics == {"features": 16, "evaluated_features": 16, "drifted_features": 0}
-    assert moved.parts[0].name == "AGEP"
-    assert moved.value > 0.25
+    for policy in ("calibrated", "evidently"):
+        unmoved, moved = (drift(reference, samples.employment(2018, from_age=age), policy=policy) for age in (0, 60))
+        assert (unmoved.metrics["evaluated_features"], unmoved.metrics["drifted_features"]) == (16, 0), policy
+        assert moved.parts[0].name == "AGEP"
+        assert moved.value > 0.25
 
 
 def test_parts_come_with_the_largest_contribution_first() -> None:
@@ -273,7 +287,7 @@ def test_one_bad_column_never_harms_the_others() -> None:
         "one": ("not_evaluable", "constant"),
         "huge": ("failed", "overflow"),
     }
-    assert reading.metrics == {"features": 13, "evaluated_features": 3, "drifted_features": 0}
+    assert reading.metrics == {"features": 13, "evaluated_features": 3, "drifted_features": 0, "dataset_drift": 0}
     assert all(part.outcome is Outcome.OK for part in reading.parts[:3])  # the others come last
 
 
@@ -348,7 +362,7 @@ def test_a_distance_at_its_threshold_is_flagged_and_a_p_value_above_is_not() -> 
     for threshold, flagged in ((part.value, True), (np.nextafter(part.value, np.inf), False)):
         assert drift(low, high, method="wasserstein", feature_threshold=threshold).value == flagged
     (part,) = drift(low, low, method="ks", feature_threshold=0.99).parts
-    assert (part.p_value, part.flagged) == (1.0, False)
+    assert (part.p_value, part.flagged, part.judges, part.direction) == (1.0, False, "p_value", "lower")
 
 
 @pytest.mark.parametrize(
@@ -357,7 +371,9 @@ def test_a_distance_at_its_threshold_is_flagged_and_a_p_value_above_is_not() -> 
         ({"method": "jensen_shannon"}, "jensenshannon"),
         ({"methods": {"x": "chi2"}}, "chisquare"),
         ({"feature_threshold": 0.1}, "name a method"),
-        ({"method": "ks", "feature_threshold": 1.5}, "below 1"),
+        ({"policy": "evidently", "method": "ks", "feature_threshold": 1.5}, "below 1"),
+        ({"policy": "evident"}, "calibrated"),
+        ({"alpha": 1.0}, "less than 1"),
         ({"method": "psi", "feature_threshold": 0}, "greater than 0"),
         ({"features": ()}, "at least 1"),
         ({"features": ("a",), "methods": {"b": "ks"}}, "b, which features leaves out"),
@@ -369,47 +385,204 @@ def test_a_setting_that_makes_no_sense_is_refused_with_the_remedy(config: dict[s
         DataDrift.Config(**config)
 
 
-# --- what auto chooses -----------------------------------------------------------------------------------------------
+# --- policy evidently --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("categories", "n_reference", "n_current", "method"),
-    (
-        (2, 100, 100, "jensenshannon"),
-        (20, 1000, 1000, "jensenshannon"),
-        (20, 100_000, 300, "chisquare"),
-        (100, 50_000, 500, "chisquare"),
-    ),
-)
-def test_auto_compares_categories_by_what_can_tell(categories: int, n_reference: int, n_current: int, method: str) -> None:
-    assert categories_method(categories, n_reference, n_current) == method
-
-
-def test_auto_does_not_guess_where_no_method_can_tell() -> None:
-    rng = np.random.default_rng(5)
-    frame = Frame({"x": rng.integers(0, 100, 1000).astype(str).astype(object), "y": np.zeros(1000)})
-    parts = {part.name: part for part in drift(frame, frame).parts}
-    assert parts["x"].outcome is Outcome.NOT_ENOUGH_DATA
-    assert parts["x"].reason == "1000 values against 1000 in the reference cannot tell 100 categories"
-    assert parts["y"].outcome is Outcome.OK
-
-
-@pytest.mark.parametrize("n_current", (100, 1000, 5000))
-def test_auto_seldom_flags_what_did_not_move(n_current: int) -> None:
-    rng = np.random.default_rng(6)
-    shares = {f"c{k}": rng.dirichlet(np.full(k, 2.0)) for k in (2, 5, 20, 60)}
-    kinds: dict[str, ColumnKind] = {"x": "number", **dict.fromkeys(shares, "category")}
-
-    def window(rows: int) -> Frame:
-        texts = {
-            name: rng.choice(np.array([f"v{i}" for i in range(len(p))], dtype=object), rows, p=p) for name, p in shares.items()
+@pytest.mark.parametrize("rows", (300, 1001))
+def test_the_default_choice_and_the_word_on_the_whole_are_evidentlys(rows: int) -> None:
+    """Its own preset on the same frames, column by column."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently import DataDefinition, Dataset, Report
+        from evidently.presets import DataDriftPreset
+    sides = []
+    for seed, move in ((0, 0.0), (1, 0.6)):
+        rng = np.random.default_rng(seed)
+        numbers = {
+            "normal": rng.normal(move, 1, rows),
+            "few": rng.integers(0, 4, rows) + np.zeros(rows),
+            "two": (rng.random(rows) < 0.3 + move / 4) * 1.0,
+            "holes": np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows)),
         }
-        return Frame({"x": rng.lognormal(size=rows), **texts}, features=kinds)
+        numbers["holes"][:5] = np.inf
+        texts = {
+            "city": rng.choice(np.array(list("abcd"), dtype=object), rows, p=[0.4 + move / 4, 0.3 - move / 4, 0.2, 0.1]),
+            "flag": rng.choice(np.array(["yes", "no"], dtype=object), rows),
+        }
+        sides.append({**numbers, **texts})
+    definition = DataDefinition(numerical_columns=list(numbers), categorical_columns=list(texts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = np.random.get_state()
+        frames = [Dataset.from_pandas(pd.DataFrame(side), data_definition=definition) for side in sides]
+        snapshot = Report([DataDriftPreset()], include_tests=True).run(frames[1], frames[0]).dict()
+        np.random.set_state(state)
+    theirs = {m["config"]["column"]: float(m["value"]) for m in snapshot["metrics"] if m["config"].get("column")}
+    failed = {
+        t["metric_config"]["params"]["column"]
+        for t in snapshot["tests"]
+        if "column" in t["metric_config"]["params"] and t["status"] == "FAIL"
+    }
+    (counted,) = (m["value"] for m in snapshot["metrics"] if not m["config"].get("column"))
+    ours = DataDrift(DataDrift.Config(policy="evidently")).compare(Frame(sides[0]), Frame(sides[1]))
+    values = {part.name: part.p_value if part.judges == "p_value" else part.value for part in ours.parts}
+    assert values == pytest.approx(theirs, abs=1e-9)
+    assert {part.name for part in ours.parts if part.flagged} == failed
+    assert (ours.metrics["drifted_features"], ours.value) == pytest.approx((counted["count"], counted["share"]))
+    assert ours.metrics["dataset_drift"] == (counted["share"] >= 0.5)
 
-    reference = window(20_000)
-    flagged = [
-        part.flagged for _ in range(20) for part in drift(reference, window(n_current)).parts if part.outcome is Outcome.OK
-    ]
-    # Of 60 to 100 features 5 % are expected: above 15 % in one of 1,000 runs.
-    assert len(flagged) >= 60
-    assert np.mean(flagged) < 0.15
+
+def test_a_category_of_numbers_loses_its_infinities_and_one_of_texts_does_not() -> None:
+    kinds: dict[str, ColumnKind] = {"x": "category"}
+    numbers = Frame({"x": np.array([1.0, 2.0, np.inf] * 100)}, features=kinds)
+    texts = Frame({"x": np.array(["zero", "two", "inf"] * 100, dtype=object)}, features=kinds)
+    for frame, there in ((numbers, 200), (texts, 300)):
+        (part,) = drift(frame, frame, method="jensenshannon").parts
+        assert (part.n_reference, part.n_current) == (there, there)
+
+
+@pytest.mark.parametrize("method", ("perc_text_content_drift", "abs_text_content_drift"))
+def test_texts_give_evidentlys_value(method: MethodName) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.legacy.calculations.stattests.registry import get_registered_stattest
+        from evidently.legacy.core import ColumnType
+    before = np.random.get_state()
+    for shift in (0.0, 0.3):
+        x, y = texts_about(0, 300, 0.0), texts_about(1, 200, shift)
+        part = part_of(method, x, y, "category")
+        state = np.random.get_state()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it does not converge
+            found = get_registered_stattest(method, ColumnType.Text)(pd.Series(x), pd.Series(y), ColumnType.Text, None)
+        np.random.set_state(state)
+        assert part.value == pytest.approx(found.drift_score, abs=1e-12)
+        assert part.flagged == bool(found.drifted) == bool(shift)
+    assert all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
+
+
+def texts_about(seed: int, rows: int, shift: float) -> Values:
+    """Five words each; with `shift` some are of a subject that the others never touch."""
+    rng = np.random.default_rng(seed)
+    words = np.array(["invoice", "payment", "refund", "account", "card", "transfer", "balance", "statement", "branch", "loan"])
+    other = np.array(["kernel", "driver", "socket", "thread", "buffer"])
+    drawn = np.where(rng.random((rows, 5)) < shift, rng.choice(other, (rows, 5)), rng.choice(words, (rows, 5)))
+    return np.array([" ".join(line) for line in drawn], dtype=object)
+
+
+# --- policy calibrated -------------------------------------------------------------------------------------------------
+
+
+def calibrated(reference: Frame, current: Frame, **config: Any) -> Reading:
+    return DataDrift(DataDrift.Config(**config)).compare(reference, current)
+
+
+def columns(rng: np.random.Generator, rows: int, shift: float = 0.0) -> dict[str, Values]:
+    return {
+        "normal": rng.normal(shift, 1, rows),
+        "skewed": rng.lognormal(0, 1, rows),
+        "heavy": rng.standard_cauchy(rows),
+        "counts": rng.poisson(3, rows) * 1.0,
+        "city": rng.choice(np.array([f"v{i}" for i in range(40)], dtype=object), rows),
+    }
+
+
+@pytest.mark.parametrize("sizes", ((5000, 100), (5000, 1000), (600, 600)))
+def test_what_did_not_move_is_flagged_as_seldom_as_said(sizes: tuple[int, int]) -> None:
+    rng, runs = np.random.default_rng(9), 100
+    alarms, p_values = 0, []
+    for _ in range(runs):
+        reading = calibrated(Frame(columns(rng, sizes[0])), Frame(columns(rng, sizes[1])), resamples=200)
+        alarms += reading.value > 0
+        p_values += [reading.metrics["p_value"]]
+    # 5 % of windows are expected; more than 12 is one run in 1,000, and p-values of chance are spread evenly.
+    assert alarms <= 12
+    assert distances.ks(np.array(p_values), (np.arange(runs) + 0.5) / runs).p_value > 0.001  # type: ignore[operator]
+
+
+def test_a_shift_that_evidently_cannot_see_is_found_and_named() -> None:
+    rng = np.random.default_rng(10)
+    reference = Frame(columns(rng, 5000))
+    found = {"psi": 0, "anderson": 0, "evidently": 0}
+    for _ in range(20):
+        current = Frame(columns(rng, 3000, shift=0.2))
+        for method in ("psi", "anderson"):
+            reading = calibrated(reference, current, methods={"normal": method}, resamples=200)
+            found[method] += reading.parts[0].name == "normal" and reading.parts[0].flagged
+        found["evidently"] += drift(reference, current, methods={"normal": "psi"}, features=("normal",)).parts[0].flagged
+    assert found == {"psi": 20, "anderson": 20, "evidently": 0}
+
+
+def test_a_part_is_flagged_exactly_beyond_the_threshold_it_states() -> None:
+    rng = np.random.default_rng(11)
+    reference, current = Frame(columns(rng, 4000)), Frame(columns(rng, 500, shift=0.25))
+    for method in ("ks", "wasserstein", "ed", "cramer_von_mises", "es", "empirical_mmd", "t_test", "mannw", "hellinger"):
+        for part in calibrated(reference, current, method=method).parts:
+            if part.outcome is Outcome.OK:
+                assert part.value is not None
+                assert part.threshold is not None
+                assert part.flagged == (part.value >= part.threshold), method
+                assert (part.judges, part.direction, part.n_reference, part.n_current) == ("value", "higher", 4000, 500)
+
+
+def test_a_difference_too_small_to_matter_is_not_flagged_where_a_smallest_is_named() -> None:
+    rng = np.random.default_rng(12)
+    reference, current = Frame({"x": rng.normal(size=20_000)}), Frame({"x": rng.normal(0.1, 1, 8000)})
+    (part,) = calibrated(reference, current, method="wasserstein").parts
+    assert part.flagged
+    (part,) = calibrated(reference, current, method="wasserstein", feature_threshold=0.3).parts
+    assert (part.flagged, part.threshold) == (False, 0.3)
+
+
+def test_a_reference_too_small_or_too_dependent_cannot_be_calibrated_and_says_so() -> None:
+    rng = np.random.default_rng(13)
+    walk = np.cumsum(rng.normal(size=2000))
+    with pytest.raises(NotEnoughData, match="cannot be calibrated: a reference of 2000 rows that depend on each other"):
+        calibrated(Frame({"x": walk}), Frame({"x": walk[:500]}))
+    assert calibrated(Frame({"x": walk}), Frame({"x": walk[:500]}), block_rows=1).metrics["block_rows"] == 1
+    small = Frame({"x": rng.normal(size=15)})
+    with pytest.raises(NotEnoughData, match="15 blocks of 1, 20 are needed"):
+        calibrated(small, small, min_rows=2)
+
+
+def test_autocorrelation_counts() -> None:
+    """Windows of a slow process differ more from its reference than windows of as many independent rows."""
+
+    def slow(rng: np.random.Generator, rows: int) -> FloatArray:
+        noise, values = rng.normal(size=rows + 200), np.zeros(rows + 200)
+        for i in range(1, rows + 200):
+            values[i] = 0.95 * values[i - 1] + noise[i]
+        return values[200:]
+
+    rng = np.random.default_rng(14)
+    reference = Frame({"x": slow(rng, 20_000)})
+    alarms = {"by block": 0, "by row": 0}
+    for _ in range(60):
+        current = Frame({"x": slow(rng, 300)})
+        alarms["by block"] += calibrated(reference, current, resamples=200).value > 0
+        alarms["by row"] += calibrated(reference, current, resamples=200, block_rows=1).value > 0
+    assert alarms["by row"] > 30
+    assert alarms["by block"] <= 9  # 3 are expected
+
+
+def test_a_replay_gives_the_same_numbers_whatever_came_before() -> None:
+    rng = np.random.default_rng(15)
+    reference, current, other = (Frame(columns(rng, n)) for n in (2000, 300, 250))
+    again = DataDrift(DataDrift.Config())
+    first = again.compare(reference, current)
+    again.compare(other, current)
+    again.compare(reference, other)
+    assert again.compare(reference, current) == first == calibrated(reference, current)
+
+
+def test_what_text_a_window_has_is_judged_beside_the_numbers() -> None:
+    rng = np.random.default_rng(16)
+
+    def frame(seed: int, shift: float) -> Frame:
+        return Frame({"x": rng.normal(size=400), "note": texts_about(seed, 400, shift)})
+
+    for shift in (0.0, 0.3):
+        reading = calibrated(frame(0, 0.0), frame(1, shift), methods={"note": "abs_text_content_drift"})
+        part = next(part for part in reading.parts if part.name == "note")
+        assert part.flagged == bool(shift)
+        assert (reading.metrics["p_value"] < 0.01) == bool(shift)

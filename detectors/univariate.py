@@ -1,0 +1,475 @@
+"""Column by column: has this one moved? What `data_drift`, `prediction_drift`, `label_drift`, `score_drift` and
+`attribution_drift` share.
+
+Two policies. `evidently` gives the values, thresholds and bounds of Evidently 0.7.23. `calibrated` takes a distance of the same
+name over cells that the reference decides, and asks how often the reference itself is so far from its own windows of that size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from detectors import calibration, cells, distances, stattests, text_drift
+from detectors.calibration import Calibration, Column
+from detectors.cells import Cells, Distance
+from detectors.contract import (
+    Categories,
+    ColumnKind,
+    DetectorConfig,
+    FloatArray,
+    NotEnoughData,
+    NotEvaluable,
+    Outcome,
+    Part,
+    Reading,
+    Window,
+)
+from detectors.stattests import STATTESTS, StatTest
+from detectors.text_drift import TEXT_TESTS
+
+MethodName = Literal[
+    "ks", "t_test", "mannw", "mannw_two_sided", "es", "anderson", "cramer_von_mises", "empirical_mmd", "wasserstein", "ed",
+    "psi", "jensenshannon", "kl_div", "hellinger",
+    "z", "chisquare", "chisquare_independence", "g_test", "g_independence", "fisher_exact", "TVD",
+    "perc_text_content_drift", "abs_text_content_drift",
+]  # fmt: skip
+Policy = Literal["calibrated", "evidently"]
+
+CALIBRATED: dict[str, dict[ColumnKind, tuple[Distance, int]]] = {
+    "ks": {"number": (cells.ks, 1)},
+    "t_test": {"number": (cells.cohens_d, 1)},
+    "mannw": {"number": (cells.cliffs_delta, 1)},
+    "mannw_two_sided": {"number": (cells.cliffs_delta, 1)},
+    "es": {"number": (cells.epps_singleton, 2)},
+    "anderson": {"number": (cells.anderson, 2)},
+    "cramer_von_mises": {"number": (cells.cramer_von_mises, 2)},
+    "empirical_mmd": {"number": (cells.mmd, 2)},
+    "wasserstein": {"number": (cells.wasserstein, 1)},
+    "ed": {"number": (cells.energy, 1)},
+    "psi": {"number": (cells.psi, 2), "category": (cells.psi, 2)},
+    "kl_div": {"number": (cells.kl, 2), "category": (cells.kl, 2)},
+    "jensenshannon": {"number": (cells.jensenshannon, 1), "category": (cells.jensenshannon, 1)},
+    "hellinger": {"number": (cells.hellinger, 1), "category": (cells.hellinger, 1)},
+    "z": {"category": (cells.share_of_first, 1)},
+    "fisher_exact": {"category": (cells.share_of_first, 1)},
+    "chisquare": {"category": (cells.phi, 1)},
+    "chisquare_independence": {"category": (cells.phi, 1)},
+    "g_test": {"category": (cells.jensenshannon, 1)},
+    "g_independence": {"category": (cells.jensenshannon, 1)},
+    "TVD": {"category": (cells.total_variation, 1)},
+}
+"""The distance behind each method, and how it shrinks with the sizes (`calibration.Column`)."""
+
+AUTO: dict[ColumnKind, MethodName] = {"number": "anderson", "category": "jensenshannon"}
+"""Of the distances for numbers, only this one saw shifts and wider spreads on normal, skewed and heavy-tailed columns alike
+(tests/bench/RESULTS.md, parity)."""
+
+KEPT = 8
+"""Calibrations a detector remembers: of one reference, the sizes of its last windows."""
+
+
+class ColumnConfig(DetectorConfig):
+    """Settings of every detector that compares column by column."""
+
+    policy: Policy = Field("calibrated", description="how it is decided that a column drifted")
+    method: Literal["auto"] | MethodName = Field("auto", description="for every column that `methods` does not name")
+    methods: dict[str, MethodName] = Field(default_factory=dict, description="by column")
+    feature_threshold: float | None = Field(
+        None, gt=0, description="evidently: threshold of `method`, none: its own; calibrated: smallest value that counts as drift"
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="calibrated: false discoveries among the columns flagged")
+    resamples: int = Field(1000, ge=100, description="calibrated: splits of the reference")
+    block_rows: int | None = Field(None, ge=1, description="calibrated: rows drawn together; none: by their autocorrelation")
+    min_rows: int | None = Field(None, ge=2, description="on either side, and of values; none: 100, or 2 under evidently")
+    max_distinct_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="a category with more distinct values a value is none; none: 0.5, or 1 under evidently",
+    )
+
+    @model_validator(mode="after")
+    def _threshold_belongs_to_a_method(self) -> ColumnConfig:
+        if self.feature_threshold is not None:
+            if self.method == "auto":
+                raise ValueError(
+                    f"feature_threshold ({self.feature_threshold}) would be a p-value for some columns and a distance for others "
+                    "under method auto; name a method"
+                )
+            of_p_values = self.method in STATTESTS and STATTESTS[self.method].judges == "p_value"
+            if self.policy == "evidently" and of_p_values and self.feature_threshold >= 1:
+                raise ValueError(f"feature_threshold ({self.feature_threshold}) is a p-value for {self.method}: below 1")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        return self.min_rows if self.min_rows is not None else 100 if self.policy == "calibrated" else 2
+
+    @property
+    def most_distinct(self) -> float:
+        return self.max_distinct_share if self.max_distinct_share is not None else 0.5 if self.policy == "calibrated" else 1.0
+
+
+class Sides(NamedTuple):
+    """One column of both windows, missing and infinite values still inside."""
+
+    kind: ColumnKind
+    numbers: tuple[FloatArray, FloatArray] | None = None
+    categories: tuple[Categories, Categories] | None = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        if self.numbers is not None:
+            return tuple(int(np.isfinite(side).sum()) for side in self.numbers)  # type: ignore[return-value]
+        assert self.categories is not None
+        return tuple(int((side.codes >= 0).sum()) for side in self.categories)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A column under `calibrated`: what is known of its reference, and its value in this window."""
+
+    column: Column
+    value: float
+
+
+class Compared(NamedTuple):
+    """`metrics` say how many columns there were and, where calibrated, the window's own p-value and the least it can be."""
+
+    parts: tuple[Part, ...]
+    metrics: dict[str, float]
+
+
+Kinds = Callable[[str], ColumnKind]
+
+
+class Columns:
+    """Compares columns for one check. Remembers the calibration of its last references and sizes; any thread may call it."""
+
+    def __init__(self, config: ColumnConfig) -> None:
+        self.config = config
+        self._kept: dict[bytes, Calibration] = {}
+        self._lengths: dict[bytes, int | None] = {}
+
+    def compare(self, name: str, columns: Sequence[str], kinds: Kinds, reference: Window, current: Window) -> Compared:
+        """Parts with the strongest evidence first; one bad column never harms the others.
+
+        `kinds` gives a column's kind, or raises `NotEvaluable`. `name` is the detector's, for messages.
+
+        Raises:
+            NotEnoughData, NotEvaluable: of none of the columns can anything be said.
+        """
+        if (fewest := min(reference.rows, current.rows)) < self.config.fewest:
+            raise NotEnoughData(f"{name}: {fewest} rows, min_rows is {self.config.fewest}")
+        parts: list[Part] = []
+        counted: dict[str, tuple[Part, Counted]] = {}
+        for column in columns:
+            part = Part(column, self.config.methods.get(column, self.config.method))
+            try:
+                part, found = self._column(part, kinds(column), reference, current)
+            except NotEvaluable as exc:
+                part, found = replace(part, outcome=Outcome.NOT_EVALUABLE, reason=exc.reason), None
+            if found is None:
+                parts.append(part)
+            else:
+                counted[column] = part, found
+        metrics: dict[str, float] = {}
+        if self.config.policy == "calibrated":
+            parts, metrics = self._calibrated(parts, counted, reference, current)
+        parts.sort(key=rank)
+        evaluated = [part for part in parts if part.outcome is Outcome.OK]
+        if not evaluated:
+            if (few := next((part for part in parts if part.outcome is Outcome.NOT_ENOUGH_DATA), None)) is not None:
+                raise NotEnoughData(f"{name}: no feature has enough values; {few.name}: {few.reason}")
+            raise NotEvaluable("no_features", ", ".join(f"{part.name}: {part.reason}" for part in parts[:5]))
+        drifted = sum(part.flagged for part in evaluated)
+        sizes = {"features": len(parts), "evaluated_features": len(evaluated), "drifted_features": drifted}
+        return Compared(tuple(parts), {**sizes, **metrics})
+
+    def _column(self, part: Part, kind: ColumnKind, reference: Window, current: Window) -> tuple[Part, Counted | None]:
+        """The part, whatever state its column is in; under `calibrated` with what is still to be judged."""
+        c = self.config
+        try:
+            sides = read(part.name, kind, reference, current)
+            n, m = sides.counts
+            part = replace(part, n_reference=n, n_current=m)
+            if min(n, m) < c.fewest:
+                side = "reference" if n < m else "current window"
+                raise NotEnoughData(f"{min(n, m)} values in the {side}, min_rows is {c.fewest}")
+            self._are_categories(sides, part)
+            method = self._method(part, sides)
+            part = replace(part, statistic=method)
+            if method in TEXT_TESTS or c.policy == "evidently":
+                return self._tested(part, method, sides), None
+            with np.errstate(over="ignore", invalid="ignore"):
+                return part, counted(sides, *CALIBRATED[method][kind])
+        except NotEnoughData as exc:
+            return replace(part, outcome=Outcome.NOT_ENOUGH_DATA, reason=str(exc)), None
+        except NotEvaluable as exc:
+            return replace(part, outcome=Outcome.NOT_EVALUABLE, reason=exc.reason), None
+        except OverflowError:
+            return replace(part, outcome=Outcome.FAILED, reason="overflow"), None
+
+    def _method(self, part: Part, sides: Sides) -> MethodName:
+        asked = self.config.methods.get(part.name, self.config.method)
+        if asked == "auto":
+            if self.config.policy == "calibrated":
+                return AUTO[sides.kind]
+            return stattests.evidently_default(sides.kind, part.n_reference, distinct(sides))  # type: ignore[return-value]
+        kinds = {"category"} if asked in TEXT_TESTS else STATTESTS[asked].kinds
+        if sides.kind not in kinds:
+            raise NotEvaluable("wrong_type", f"{asked} is not for a {sides.kind}")
+        return asked
+
+    def _are_categories(self, sides: Sides, part: Part) -> None:
+        if sides.categories is None or self.config.methods.get(part.name, self.config.method) in TEXT_TESTS:
+            return
+        # Only the reference says what the column is: a current window full of new categories is drift.
+        there = sides.categories[0].codes
+        found = len(np.unique(there[there >= 0]))
+        if found > self.config.most_distinct * part.n_reference:
+            raise NotEvaluable("wrong_type", f"{found} distinct values among {part.n_reference}: an identifier or a text")
+
+    # --- policy evidently, and texts -------------------------------------------------------------------------------
+
+    def _tested(self, part: Part, method: MethodName, sides: Sides) -> Part:
+        own = self.config.feature_threshold if part.name not in self.config.methods else None
+        if method in TEXT_TESTS:
+            assert sides.categories is not None
+            return text_drift.part(part, method, *sides.categories, threshold=own, calibrated=self.config.policy == "calibrated")
+        test = STATTESTS[method]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = run(test, sides)
+        if not math.isfinite(found.value) or (found.p_value is not None and not math.isfinite(found.p_value)):
+            raise OverflowError
+        return replace(
+            part,
+            value=found.value,
+            p_value=found.p_value,
+            threshold=test.threshold if own is None else own,
+            flagged=test.drifted(found, own),
+            judges=test.judges,
+            direction="lower" if test.judges == "p_value" else "higher",
+            library=stattests.ORACLE if test.evidently else None,
+        )
+
+    # --- policy calibrated -----------------------------------------------------------------------------------------
+
+    def _calibrated(
+        self, parts: list[Part], found: Mapping[str, tuple[Part, Counted]], reference: Window, current: Window
+    ) -> tuple[list[Part], dict[str, float]]:
+        """All parts, judged together: which columns are discoveries depends on all."""
+        metrics: dict[str, float] = {}
+        kept: Calibration | None = None
+        nulls: dict[str, calibration.Null] = {}
+        judged: list[Part] = []
+        if found:
+            try:
+                kept = self._calibration({name: one.column for name, (_, one) in found.items()}, reference.rows, current.rows)
+            except NotEnoughData as exc:
+                few = [replace(part, outcome=Outcome.NOT_ENOUGH_DATA, reason=str(exc)) for part, _ in found.values()]
+                return [*self._discovered(parts, {}), *few], metrics
+            for name, (part, one) in found.items():
+                null = kept.null(name, part.n_reference, part.n_current)
+                if null is None or not math.isfinite(one.value):
+                    parts = [*parts, replace(part, outcome=Outcome.FAILED, reason="overflow")]
+                    continue
+                nulls[name] = null
+                judged.append(replace(part, value=one.value, p_value=null.p_value(one.value)))
+        texts = [part.p_value for part in parts if part.outcome is Outcome.OK and part.p_value is not None]
+        p_values = {part.name: part.p_value for part in judged if part.p_value is not None}
+        if kept is not None and p_values:
+            # A text has a null of its own: it counts as one more column.
+            smallest = min([*p_values.values(), *texts])
+            together = kept.window_p_value({**p_values, min(p_values, key=lambda n: p_values[n]): smallest})
+            floor = kept.window_p_value({name: null.floor for name, null in nulls.items()})
+            metrics = {
+                "p_value": min(together + len(texts) * smallest, 1.0),
+                "p_value_floor": min(floor, 1.0),
+                "block_rows": kept.plan.block_rows,
+                "resampled_rows": kept.plan.window_rows,
+            }
+        elif texts:
+            metrics = {"p_value": min(len(texts) * min(texts), 1.0)}
+        return self._discovered([*parts, *judged], nulls), metrics
+
+    def _discovered(self, parts: list[Part], nulls: Mapping[str, calibration.Null]) -> list[Part]:
+        """The parts that have a p-value, flagged where Benjamini and Hochberg's rule takes them."""
+        p_values = [part.p_value for part in parts if part.outcome is Outcome.OK and part.p_value is not None]
+        if not p_values:
+            return parts
+        cut = calibration.benjamini_hochberg(p_values, self.config.alpha)
+        done = []
+        for part in parts:
+            if part.outcome is not Outcome.OK or part.p_value is None or part.value is None:
+                done.append(part)
+                continue
+            least = self.config.feature_threshold if part.name not in self.config.methods else None
+            threshold = nulls[part.name].quantile(cut) if part.name in nulls else part.threshold
+            if threshold is not None:
+                threshold = max(threshold, least or 0.0) if math.isfinite(threshold) else None
+            flagged = part.p_value <= cut and (least is None or part.value >= least)
+            done.append(replace(part, threshold=threshold, flagged=flagged))
+        return done
+
+    def _calibration(self, columns: Mapping[str, Column], rows: int, window_rows: int) -> Calibration:
+        c = self.config
+        seed = calibration.content_seed({name: column.codes for name, column in columns.items()})
+        methods = sorted((name, column.distance.__name__) for name, column in columns.items())
+        points = [column.cells.points.tobytes() if column.cells.points is not None else b"" for column in columns.values()]
+        about = hashlib.blake2b(repr((seed, rows, methods, c.resamples)).encode(errors="surrogatepass") + b"".join(points))
+        length = c.block_rows if c.block_rows is not None else self._dependence(about.digest(), columns)
+        plan = calibration.plan(rows, window_rows, length, c.resamples, seed)
+        key = about.digest() + repr(plan).encode()
+        if (kept := self._kept.pop(key, None)) is None:
+            kept = Calibration(plan, columns)
+        self._kept[key] = kept  # the last one asked for stays longest
+        while len(self._kept) > KEPT:
+            self._kept.pop(next(iter(self._kept)), None)
+        return kept
+
+    def _dependence(self, about: bytes, columns: Mapping[str, Column]) -> int | None:
+        # Kept beside the calibrations: it takes a Fourier transform of every column.
+        if (lengths := self._lengths).get(about, 0) == 0:
+            found = calibration.dependence([signal(column) for column in columns.values()])
+            self._lengths = {**(lengths if len(lengths) < KEPT else {}), about: found}
+            return found
+        return lengths[about]
+
+
+def share_of_drifted(found: Compared, reference: Window, current: Window, drift_share: float | None = None) -> Reading:
+    """The reading that the parts add up to; with Evidently's word on the whole, where its share is given."""
+    share = found.metrics["drifted_features"] / found.metrics["evaluated_features"]
+    metrics = found.metrics if drift_share is None else {**found.metrics, "dataset_drift": float(share >= drift_share)}
+    return Reading(
+        share,
+        "share_of_drifted_features",
+        n_current=current.rows,
+        n_reference=reference.rows,
+        parts=found.parts,
+        metrics=metrics,
+    )
+
+
+def of_features(reference: Window, current: Window) -> Kinds:
+    """Kinds by the schema, which must say the same on both sides."""
+
+    def kind(name: str) -> ColumnKind:
+        for window, side in ((reference, "reference"), (current, "current window")):
+            if name not in window.features or not window.has(name):
+                raise NotEvaluable("missing_column", f"no {name!r} in the {side}")
+        if current.features[name] != reference.features[name]:
+            raise NotEvaluable("type_changed", f"{name!r} is a {current.features[name]} and was a {reference.features[name]}")
+        return reference.features[name]
+
+    return kind
+
+
+def of_columns(reference: Window, current: Window, asked: Literal["auto", "number", "category"] = "auto") -> Kinds:
+    """Kinds of columns that no schema knows, such as the prediction: numbers where both sides are."""
+
+    def kind(name: str) -> ColumnKind:
+        for window, side in ((reference, "reference"), (current, "current window")):
+            if not window.has(name):
+                raise NotEvaluable("missing_column", f"no {name!r} in the {side}")
+        if asked != "auto":
+            return asked
+        found = [_kind_of(window, name) for window in (reference, current)]
+        if found[0] != found[1]:
+            raise NotEvaluable("type_changed", f"{name!r} is a {found[1]} and was a {found[0]}")
+        return found[0]
+
+    return kind
+
+
+def _kind_of(window: Window, name: str) -> ColumnKind:
+    try:
+        window.numbers(name)
+    except NotEvaluable:
+        return "category"
+    return "number"
+
+
+def read(name: str, kind: ColumnKind, reference: Window, current: Window) -> Sides:
+    if kind == "number":
+        return Sides(kind, numbers=(reference.numbers(name), current.numbers(name)))
+    return Sides(kind, categories=(_categories(reference, name), _categories(current, name)))
+
+
+def _categories(window: Window, name: str) -> Categories:
+    """Without infinities, where the categories are numbers: Evidently drops them, and they are no category."""
+    column = window.categories(name)
+    if not {"inf", "-inf"} & set(column.names) or _kind_of(window, name) == "category":
+        return column
+    drop = np.array([*(text in ("inf", "-inf") for text in column.names), True])
+    return Categories(np.where(drop[column.codes], np.int32(-1), column.codes), column.names)
+
+
+def distinct(sides: Sides) -> int:
+    """Distinct values of both sides together."""
+    if sides.numbers is not None:
+        return len(np.unique(np.concatenate([finite(side) for side in sides.numbers])))
+    assert sides.categories is not None
+    return len(distances.category_counts(*sides.categories)[0])
+
+
+def run(test: StatTest, sides: Sides) -> distances.Finding:
+    if sides.numbers is not None:
+        return stattests.compare_numbers(test, *(finite(side) for side in sides.numbers))
+    assert sides.categories is not None
+    assert test.counts is not None
+    return test.counts(*distances.category_counts(*sides.categories))
+
+
+def counted(sides: Sides, distance: Distance, order: int) -> Counted:
+    """Raises OverflowError, where the reference's numbers are beyond what can be added up."""
+    if sides.numbers is not None:
+        reference, current = sides.numbers
+        found = Cells.of_numbers(finite(reference))
+        codes, in_window = found.codes(reference), found.count(found.codes(current))
+        seen = found.with_places_of(finite(current))
+        if not (found.places is not None and np.isfinite(found.places).all() and np.isfinite(found.deviation)):
+            raise OverflowError
+    else:
+        assert sides.categories is not None
+        before, now = sides.categories
+        seen = found = Cells.of_categories(before)
+        codes, in_window = found.codes_of(before), found.count(found.codes_of(now))
+    counts = found.count(codes)
+    value = distance(seen, (counts / counts.sum())[None], (in_window / in_window.sum())[None])
+    return Counted(Column(found, codes, distance, order), float(value[0]))
+
+
+def signal(column: Column) -> FloatArray:
+    """A column of the reference as numbers in time: its cells, or how frequent each category is."""
+    codes: NDArray[np.int64] = column.codes
+    assert column.cells.reference is not None
+    of_cells = column.cells.reference if column.cells.points is None else np.arange(column.cells.size, dtype=np.float64)
+    return np.append(of_cells, np.nan)[codes]
+
+
+def contribution(part: Part) -> float:
+    """How far a part is beyond its threshold: 1 at the threshold, 0 for no difference, and -1 where it has no value."""
+    if part.value is None:
+        return -1.0
+    if part.judges == "p_value" and part.p_value is not None and part.threshold is not None:
+        return math.log(part.p_value) / math.log(part.threshold) if part.p_value > 0 else math.inf
+    return part.value / part.threshold if part.threshold else 0.0
+
+
+def rank(part: Part) -> tuple[bool, float, float, float, str]:
+    """Sorts by evidence, the strongest first: the p-value that was calibrated, else the contribution; then by value."""
+    calibrated = part.p_value if part.p_value is not None and part.judges == "value" else 0.0
+    return part.outcome is not Outcome.OK, calibrated, -contribution(part), -(part.value or 0.0), part.name
+
+
+def finite(values: FloatArray) -> FloatArray:
+    return values[np.isfinite(values)]
