@@ -57,7 +57,8 @@ def _lenient(body: bytes) -> Any:
     except RecursionError as exc:
         raise BodyRejected(400, "bad_json", "the body is nested too deep; send flat records") from exc
     except ValueError as exc:
-        raise BodyRejected(400, "bad_json", f"the body is not JSON: {exc}; send an array of objects or NDJSON") from exc
+        remedy = f"send an array of objects, or NDJSON with the Content-Type {NDJSON[0]}"
+        raise BodyRejected(400, "bad_json", f"the body is not JSON: {exc}; {remedy}") from exc
     items = value if isinstance(value, list) else [value]
     return [_checked(item, index) for index, item in enumerate(items)]
 

@@ -119,7 +119,8 @@ def recover(root: Path, reader: Reader) -> None:
         for path in (segment, *(root / index_file(row["file"], s) for s in indexes(row["kind"]))):
             if not path.exists():
                 if path.suffix in (".parquet", ".keys"):
-                    raise StoreError(f"{path}: the manifest names this segment and it is gone; restore it from a backup")
+                    other = "; an empty file in its place is set aside, and the rest goes on" if path == segment else ""
+                    raise StoreError(f"{path}: the manifest names this segment and it is gone; restore it from a backup{other}")
                 log.info("making an index that was not there", file=path.relative_to(root))
                 write_index(path, index_rows(reader, row["kind"], path.suffix[1:], _as_now(row["kind"], segment)))
                 sync_folder(path.parent)

@@ -100,3 +100,8 @@ def test_a_rejected_record_is_kept_in_a_form_that_can_be_stored() -> None:
 def test_thousands_of_digits_are_a_number() -> None:
     assert decode(b'[{"a": ' + b"9" * 5000 + b'}, {"b": 1}]')[1] == {"b": 1}
     assert decode(b'[{"a": 123456789012345678901234567890}]') == [{"a": 1.2345678901234568e29}]
+
+
+def test_lines_sent_as_json_are_told_their_content_type() -> None:
+    with pytest.raises(BodyRejected, match="NDJSON with the Content-Type application/x-ndjson"):
+        decode(b'{"record_id": "a"}\n{"record_id": "b"}\n', "application/json")

@@ -13,6 +13,7 @@ import pytest
 
 from monitor import segments
 from monitor.errors import StoreError
+from monitor.quarantine import Quarantine
 from monitor.segments import Sealer
 from monitor.transaction import Transaction
 from tests.monitor.support import NOON, World, append_labels, contexts, generation, label, prediction, sample, wait_for
@@ -142,6 +143,22 @@ def test_a_segment_that_is_gone_is_named_loudly(world: World, suffix: str) -> No
     (world.store.root / "elsewhere").rename(gone)
     world.open()
     assert world.ids("predictions") == ["a"]
+
+
+def test_without_a_backup_an_empty_file_in_the_place_of_a_segment_lets_the_rest_go_on(world: World) -> None:
+    for record_id in ("a", "b"):
+        world.send("predictions", prediction(record_id))
+        world.seal()
+    world.close()
+    gone = min((world.store.root / segments.FOLDER / "predictions").rglob("*.parquet"))
+    gone.unlink()
+    with pytest.raises(StoreError, match="an empty file in its place is set aside, and the rest goes on"):
+        world.open()
+    gone.touch()
+    world.open()
+    assert Quarantine(world.store, clock=world.clock, metrics=world.metrics).look() == 1
+    assert world.ids("predictions") == ["b"]
+    assert world.send("predictions", prediction("a")).duplicates == 1  # what it held is known all the same
 
 
 class Killed(BaseException):
