@@ -129,7 +129,7 @@ def _kernel(x: FloatArray, y: FloatArray) -> FloatArray:
     squared = (both[:, None] - both[None, :]) ** 2
     within = squared[: len(x), : len(x)]
     width = 0.5 * np.percentile(within, 50, method="nearest")
-    kernel = np.exp(-squared / (2 * (width if width > 0 else 0.5)))
+    kernel: FloatArray = np.exp(-squared / (2 * (width if width > 0 else 0.5)))
     np.fill_diagonal(kernel, 0.0)
     return kernel
 
