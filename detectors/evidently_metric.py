@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from detectors.contract import ColumnKind, DetectorConfig, NotEnoughData, NotEvaluable, Reading, Window, Worse
-from detectors.performance import LARGEST, NOT_A_CLASS, same_class
+from detectors.labelled import LARGEST, NOT_A_CLASS, same_class
 from detectors.quality import BoolArray
 
 EVIDENTLY = "0.7.23"

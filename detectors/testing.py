@@ -121,12 +121,19 @@ def _check_windows(detector: Any, name: str, config: DetectorConfig) -> None:
     built = detector(config)
     _check_worse(name, built)
     needed = getattr(detector, "reference", "required")
-    _expect(needed in ("required", "none"), f"{name}: reference must be 'required' or 'none', not {needed!r}")
+    _expect(
+        needed in ("required", "optional", "none"),
+        f"{name}: reference must be 'required', 'optional' or 'none', not {needed!r}",
+    )
     outcomes: list[Reading | str] = []
     cases = unkind.windows()
     for case, (reference, current) in cases.items():
         before = _contents(reference), _contents(current)
         outcome = _compare(built, name, None if needed == "none" else reference, current, case)
+        if needed == "optional" and isinstance(
+            alone := _compare(built, name, None, current, f"{case}, without reference"), Reading
+        ):
+            _check_reading(alone, name, current, f"{case}, without reference")
         for side, then, frame in (("reference", before[0], reference), ("current window", before[1], current)):
             _expect(then == _contents(frame), f"{name}: compare changed the {side}, given {case}")
         if isinstance(outcome, Reading):

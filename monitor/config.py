@@ -223,7 +223,7 @@ class PricesConfig(Section):
 
 class ModelConfig(Section):
     name: Name
-    task: Literal["regression", "binary", "llm"]
+    task: Literal["regression", "binary", "multiclass", "multilabel", "ranking", "llm"]
     features: dict[str, ColumnKind] | None = Field(None, description="default: inferred from what comes")
     max_features: int = Field(500, ge=1)
     masking: MaskingOverride | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from detectors.contract import text_of_number
 from monitor import deployments, feedback
 from monitor.fields import Rejected, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
 from monitor.keys import hash64
@@ -83,7 +84,7 @@ class Parser:
     """Checks records against the models that exist and the types their features have."""
 
     def __init__(self, tasks: Mapping[str, str], kind_of: KindOf, prices: Prices, *, max_text_bytes: int) -> None:
-        """`tasks`: model -> regression, binary or llm."""
+        """`tasks`: model -> regression, binary, multiclass, multilabel, ranking or llm."""
         self._tasks = tasks
         self._kind_of = kind_of
         self._prices = prices
@@ -152,7 +153,7 @@ class Parser:
         event_time = timestamp(item.get("timestamp"), received_at)
         content = content_hash(item)
         record_id = self._id(item, fallback=f"h-{content:016x}" if item.get("timestamp") is not None else None)
-        number, text = self._number_or_text(item.get("prediction"), "prediction")
+        number, text = self._answer(item.get("prediction"), "prediction", model)
         probability = optional_number(item, "probability")
         if probability is not None and not 0 <= probability <= 1:
             raise Rejected("wrong_type", f"probability: {probability} is not within 0..1")
@@ -177,7 +178,7 @@ class Parser:
         record_id = self._id(item)
         if item.get("label") is None:
             raise Rejected("missing_field", "label is missing; send the true value")
-        number, text = self._number_or_text(item["label"], "label")
+        number, text = self._answer(item["label"], "label", model)
         revision = whole(item, "revision", MAX_REVISION) or 0
         rows.add(
             index,
@@ -288,6 +289,14 @@ class Parser:
             raise Rejected("too_large", f"record_id: {len(value)} characters; the limit is {MAX_ID}")
         return self._text(value, "record_id")
 
+    def _answer(self, value: Any, where: str, model: str) -> tuple[float | None, str | None]:
+        """A prediction or a label. A list of classes becomes JSON with the classes in order, so that equal sets are equal text."""
+        if self._tasks[model] != "multilabel" or value is None:
+            return self._number_or_text(value, where)
+        if not isinstance(value, list) or not all(isinstance(one, (str, int, float, bool)) for one in value):
+            raise Rejected("wrong_type", f"{where}: {shown(value)} is not a list of classes, as models of task multilabel have")
+        return None, self._text(orjson.dumps(sorted({_class(one, where) for one in value})).decode(), where)
+
     def _number_or_text(self, value: Any, where: str) -> tuple[float | None, str | None]:
         if value is None:
             return None, None
@@ -316,6 +325,12 @@ class Parser:
             if size > self._max_text:
                 raise Rejected("too_large", f"{where}: {size} bytes; server.max_text_bytes is {self._max_text}")
         return value
+
+
+def _class(value: Any, where: str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else text_of_number(finite(value, where))
 
 
 def same_kind(feature: str, value: Any, kind: str | None, has: str) -> None:

@@ -19,7 +19,7 @@ from monitor.keys import Places
 from monitor.reader import Reader, literal
 from monitor.schema import FEATURE, quote
 
-LABELLED = ("prediction", "probability", "label")
+LABELLED = ("prediction", "probability", "probabilities", "label")
 LOOKED_UP = 50_000  # for a larger window the segments are read rather than looked into
 CLOCKS_DIFFER = timedelta(days=1)  # how far ahead of ours a sender's clock may be, a wrong time zone included
 
@@ -92,13 +92,16 @@ class TableWindow:
 def predictions(
     reader: Reader, model: str, start: datetime, end: datetime, features: Mapping[str, ColumnKind], inputs: frozenset[str]
 ) -> TableWindow:
-    """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label."""
+    """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label, and
+    probabilities as the JSON they came in."""
     judged = "prediction" in inputs or "label" in inputs
     # A column of that name is then the model's own word, whatever a feature is called.
     chosen = {f: k for f, k in features.items() if ("features" in inputs or f in inputs) and not (judged and f in LABELLED)}
     columns = [f"p.{quote(FEATURE + f)} AS {quote(f)}" for f in chosen]
     if judged:
         columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]
+    if "probabilities" in inputs:
+        columns.append("json_extract(p.extra, '$.probabilities')::VARCHAR AS probabilities")
     joined = ""
     if "label" in inputs:
         columns.append("l.label AS label")

@@ -378,7 +378,7 @@ def test_a_good_detector_passes(detector: type) -> None:
         (PartFlaggedWithoutAValue, "part 'amount' is flagged but not_enough_data"),
         (PartOfAnImpossiblePValue, "part 'amount' has the p-value 1.5"),
         (LowerAboveUpper, "lower is above upper"),
-        (UnknownReference, "reference must be 'required' or 'none', not 'sometimes'"),
+        (UnknownReference, "reference must be 'required', 'optional' or 'none', not 'sometimes'"),
         (CannotBePickled, "is isolated, and its reading cannot be pickled"),
         (BadlyNamed, "'Good Window': a detector's name is lower_snake_case"),
         (NoVersion, "version must be a text"),

@@ -60,7 +60,8 @@ def test_paths_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
     assert config.encoder.path == tmp_path
     assert config.checks[0].reference is not None
     assert config.checks[0].reference.file == tmp_path / "ref.csv"
-    assert config.sources[0].path == tmp_path / "in.jsonl"
+    (source,) = (one.settings for one in config.sources)
+    assert source.path == tmp_path / "in.jsonl"
 
 
 def test_a_value_may_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +94,7 @@ PROBLEMS: dict[str, tuple[Any, list[str]]] = {
     ),
     "an unknown task": (
         {"models": [{"name": "a", "task": "magic"}]},
-        ["models.0.task: Input should be 'regression', 'binary' or 'llm' ('magic')"],
+        ["models.0.task: Input should be 'regression', 'binary', 'multiclass', 'multilabel', 'ranking' or 'llm' ('magic')"],
     ),
     "a name that is none": (
         {"models": [{"name": "../etc", "task": "llm"}]},
