@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from monitor import configfile
 from monitor.config import Config, Seconds
 from monitor.errors import ConfigError
+from monitor.sources.follow import FollowConfig
 from tests.monitor.support import check
 
 GOOD: dict[str, Any] = {
@@ -60,7 +61,8 @@ def test_paths_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
     assert config.encoder.path == tmp_path
     assert config.checks[0].reference is not None
     assert config.checks[0].reference.file == tmp_path / "ref.csv"
-    (source,) = (one.settings for one in config.sources)
+    (source,) = config.sources
+    assert isinstance(source, FollowConfig)
     assert source.path == tmp_path / "in.jsonl"
 
 
