@@ -12,7 +12,7 @@ import orjson
 
 from detectors.contract import text_of_number
 from monitor import deployments, feedback
-from monitor.fields import Rejected, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
+from monitor.fields import Rejected, amount, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
 from monitor.keys import hash64
 from monitor.prices import Prices
 
@@ -215,7 +215,7 @@ class Parser:
             values[name] = whole(item, name)
         values["retry"] = whole(item, "retry", MAX_REVISION)
         for name in ("cost_usd", "duration_seconds", "time_to_first_token_seconds"):
-            values[name] = optional_number(item, name)
+            values[name] = amount(item, name)
         extra = {k: v for k, v in body.items() if k not in _GENERATION_FIELDS}
         values["messages"] = orjson.dumps(messages).decode() if messages is not None else None
         values["attributes"] = orjson.dumps(extra).decode() if extra else None
@@ -290,7 +290,7 @@ class Parser:
         return self._text(value, "record_id")
 
     def _answer(self, value: Any, where: str, model: str) -> tuple[float | None, str | None]:
-        """A prediction or a label. A list of classes becomes JSON with the classes in order, so that equal sets are equal text."""
+        """A prediction or a label. A list of classes becomes JSON with the classes in order: equal sets are equal text."""
         if self._tasks[model] != "multilabel" or value is None:
             return self._number_or_text(value, where)
         if not isinstance(value, list) or not all(isinstance(one, (str, int, float, bool)) for one in value):
