@@ -174,6 +174,15 @@ def test_a_record_without_an_id_but_with_a_time_is_known_by_its_content(world: W
     assert len(world.rows("predictions")) == 2
 
 
+@pytest.mark.parametrize("name", ("cost_usd", "duration_seconds", "time_to_first_token_seconds"))
+def test_an_amount_that_cannot_be_one_is_refused_before_it_is_counted(world: World, name: str) -> None:
+    # Counters do not go down: the writer died of a cost of -1.
+    answer = world.send("generations", *(generation(f"g{i}") | {name: value} for i, value in enumerate((-1, 1e300, 0))))
+    assert [(r.reason, r.index) for r in answer.rejects] == [("wrong_type", 0), ("wrong_type", 1)]
+    assert world.ids("generations", "bot") == ["g2"]
+    assert world.store.unavailable is None
+
+
 def test_passages_are_stored_once_whichever_way_they_come(world: World) -> None:
     world.send("contexts", contexts("g", "early", "both", "both"))
     world.send("generations", generation("g", contexts=["both", "own", "own"]))
