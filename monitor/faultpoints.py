@@ -12,6 +12,8 @@ from collections.abc import Callable
 POINTS: dict[str, str] = {
     "commit.before": "all rows of a group are in the transaction, nothing is committed",
     "commit.after": "the group is committed and synced, nobody has been answered",
+    "settle.planned": "what becomes of the traces that are due is known, nothing of it is in the store",
+    "settle.written": "calls, passages, work and the end of the traces are in the transaction",
     "score.answered": "the scorer has answered, nothing of it is in the store",
     "score.written": "scores and the end of their work are in the transaction",
     "seal.written": "the segment's temporary file is written, not synced",

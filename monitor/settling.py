@@ -25,6 +25,7 @@ from monitor.callcounts import TIMES, Tallies
 from monitor.calls import COST, EMBEDDINGS, TOKENS
 from monitor.clock import Clock
 from monitor.errors import StoreError
+from monitor.faultpoints import point
 from monitor.keys import UInt64Array, place_hash
 from monitor.metrics import Metrics
 from monitor.passages import Passages
@@ -108,6 +109,7 @@ class Settling:
                 [model, now, TRACES_AT_ONCE],
             )
             plan = self._plan(reader, model, due, waiting["entry"])
+        point("settle.planned")
         self._store.run(lambda transaction: self._keep(transaction, plan))
         count: int = due.num_rows
         self._metrics.traces_settled.labels(model).inc(count)
@@ -213,6 +215,7 @@ class Settling:
             "DELETE FROM traces WHERE model = ? AND entry <= ? AND trace_hash IN (SELECT trace_hash FROM given)",
             [plan.model, plan.entry],
         )
+        point("settle.written")
 
         def count() -> None:
             tallies.count(self._metrics, plan.model)

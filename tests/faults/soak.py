@@ -203,7 +203,8 @@ def run(folder: Path, minutes: float, seed: int) -> tuple[list[Row], list[str]]:
         lasted = time.monotonic() - began
         wrong = soak.tally.wrong
         try:
-            stop.wait_for("all scores", lambda: not stored.unscored(daemon.store), SETTLED_SECONDS)
+            traces = sum(exporter.traces() for exporter in exporters)
+            stop.wait_for("all calls and scores", lambda: not stored.unsettled(daemon.store, traces), SETTLED_SECONDS)
         except Late as exc:
             wrong.append(str(exc))
         quarantined = daemon.sample("modelwatch_store_quarantined_segments")
@@ -279,6 +280,7 @@ def compared(store: Path, pumps: Sequence[Pump], exporters: Sequence[SpanPump]) 
             check(store)
         except AssertionError as exc:
             wrong.append(str(exc))
+    wrong += stored.unsettled(store, sum(exporter.traces() for exporter in exporters))[:5]
     if letters := stored.rows(store, "SELECT reason, count(*) FROM deadletters GROUP BY reason"):
         wrong.append(f"dead letters: {letters}")
     return wrong

@@ -21,6 +21,10 @@ KEYS = {
 """What tells the rows of a kind apart."""
 
 
+CALLS = "SELECT * FROM calls QUALIFY row_number() OVER (PARTITION BY model, record_id ORDER BY revision DESC) = 1"
+"""The latest word on each call."""
+
+
 def rows(store: Path, query: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(":memory:") as connection:
         connection.execute(f"ATTACH '{store / FILE}' AS audit (READ_ONLY)")
@@ -61,6 +65,12 @@ def unscored(store: Path) -> list[str]:
             "ANTI JOIN scores s ON s.record_id = g.record_id AND s.revision = g.revision",
         )
     ]
+
+
+def unsettled(store: Path, traces: int) -> list[str]:
+    """What is missing: of traces with one call each, so many, and of the scores of all answers."""
+    counted = rows(store, f"SELECT count(*), count(DISTINCT request_id) FROM ({CALLS}) WHERE counted AND trace_id IS NOT NULL")[0]
+    return unscored(store) + ([f"{counted} calls of {traces}"] if counted != (traces, traces) else [])
 
 
 def ids(store: Path) -> dict[str, set[str]]:

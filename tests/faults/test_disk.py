@@ -58,6 +58,19 @@ class Disk:
             hard = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)[1]
             resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
+    @contextlib.contextmanager
+    def read_only(self, daemon: Daemon) -> Iterator[None]:
+        if not self._tmpfs and os.geteuid() == 0:
+            pytest.skip("root may write anywhere, and nothing can be mounted here")
+        for mode in ("ro", "rw"):
+            if self._tmpfs:
+                subprocess.run(["mount", "-o", f"remount,{mode}", str(self.path)], check=True)
+            else:
+                for path in (daemon.store, *daemon.store.rglob("*")):
+                    path.chmod((0o555 if path.is_dir() else 0o444) if mode == "ro" else 0o755)
+            if mode == "ro":
+                yield
+
     def close(self) -> None:
         if self._tmpfs:
             subprocess.run(["umount", "--lazy", str(self.path)], check=True)
@@ -108,6 +121,21 @@ def test_a_full_disk_is_told_loses_nothing_and_is_over_once_there_is_room(tmp_pa
             daemon.stop()
             assert ids(daemon.store) == traffic.acknowledged(clients)
             assert_stored_once(daemon.store)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_and_what_is_in_it_stays(tmp_path: Path, disk: Disk) -> None:
+    stop = Stop()
+    with daemon_on(tmp_path, stop, store={"path": str(disk.path / "store")}) as daemon:
+        daemon.run()
+        daemon.stop()
+        with disk.read_only(daemon):
+            daemon.start()
+            assert daemon.dies("it cannot write") == 1
+        assert "hot.duckdb: cannot be opened" in (said := daemon.log.read_text())
+        assert "Check the permissions and the disk" in said
+        assert "Traceback" not in said
+        daemon.run()
+        daemon.stop()
 
 
 # --- files that are no longer what was written -----------------------------------------------------------------------
