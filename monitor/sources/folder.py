@@ -152,8 +152,10 @@ class FolderSource(PollingSource):
                 folders[:] = [f for f in folders if f not in (DONE, FAILED)]
             for name in files:
                 hidden = name.startswith((".", "_")) or name.endswith((".tmp", ".part"))
-                if not hidden and fnmatch.fnmatch(name, self.config.pattern):
-                    names.append(str((Path(folder) / name).relative_to(root)))
+                path = Path(folder) / name
+                # To open a pipe is to wait for its writer, and no stop would come through.
+                if not hidden and fnmatch.fnmatch(name, self.config.pattern) and path.is_file():
+                    names.append(str(path.relative_to(root)))
         return sorted(names)
 
     def _begin(self, name: str, identity: str, taken: int) -> None:

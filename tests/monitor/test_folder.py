@@ -92,6 +92,14 @@ def test_hidden_and_temporary_files_are_left_alone_until_they_have_their_name(wo
     assert tree(drop) == [".a.jsonl", "_SUCCESS", "a.jsonl.part", "b.txt", "done/a.jsonl"]
 
 
+def test_what_is_no_file_is_left_alone_and_keeps_nobody_waiting(world: World, drop: Path) -> None:
+    os.mkfifo(drop / "a.jsonl")
+    (drop / "b.jsonl").symlink_to(drop / "nowhere")
+    (drop / "c.jsonl").write_text(lines("c"))
+    drain(watch(world, drop))
+    assert world.ids("predictions") == ["c"]
+
+
 def test_a_large_file_is_taken_in_pieces_and_a_restart_goes_on_where_it_stopped(world: World, drop: Path) -> None:
     ids = [f"r{i}" for i in range(25)]
     (drop / "a.jsonl").write_text(lines(*ids))
