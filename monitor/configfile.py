@@ -26,7 +26,7 @@ def load(path: Path) -> Config:
         ConfigError: with every problem found.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise ConfigError([f"{path}: cannot be read: {' '.join(str(exc).split())}"]) from exc
     if not isinstance(raw, dict):
@@ -53,6 +53,21 @@ def load(path: Path) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML lets the second of two equal keys win, so that half of a file is ignored and nobody hears of it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, yaml.Node] = {}
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:str" and seen.setdefault(key.value, key) is not key:
+                first = seen[key.value].start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands here and in line {first}; keep one of them", key.start_mark
+                )
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

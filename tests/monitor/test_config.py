@@ -258,6 +258,12 @@ def test_a_file_that_is_no_yaml_or_not_there_is_one_problem(tmp_path: Path) -> N
         configfile.load(tmp_path / "none.yaml")
 
 
+def test_a_key_that_stands_twice_is_a_problem_and_not_half_a_config(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "store: {path: a}\nmodels:\n  - {name: a, task: llm}\nstore: {path: b}\n")
+    assert found.startswith("cannot be read: 'store' stands here and in line 1; keep one of them")
+    assert "line 4, column 1" in found
+
+
 def test_an_unknown_detector_is_answered_with_those_there_are(tmp_path: Path) -> None:
     for wrong in ("data_drfit", "tests.plugins:Nothing", "tests.nowhere:Mean", "tests.plugins:NOON", ":", "json:loads"):
         found = problems(tmp_path, {**GOOD, "checks": [check("c") | {"detector": wrong}]})
