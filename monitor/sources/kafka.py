@@ -235,7 +235,8 @@ class KafkaSource(PollingSource):
                     content_type = "application/json" if data[:1] == b"{" else "application/x-protobuf"
                 items = [*OTLP[topic.format][1](data, content_type)]
         except BodyRejected as exc:
-            return [Reject(index, exc.reason, str(exc), None, data)]
+            reason = exc.reason if topic.format == "json" else "undecodable"  # of the dead letter's list, not of HTTP's
+            return [Reject(index, reason, str(exc), None, data)]
         return [
             Reject(index + i, one.reason, one.message, one.record_id, one.payload, one.size) if isinstance(one, Reject) else one
             for i, one in enumerate(items)
