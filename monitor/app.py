@@ -111,7 +111,12 @@ class App:
         # Only now, with the verdicts back from the store, may a scrape be answered.
         self.registry.register(self.board)
         self.exposition = Exposition(
-            config.metrics, self.registry, ready=self.not_ready, reload=self.reload, note=self._quarantine.note
+            config.metrics,
+            self.registry,
+            ready=self.not_ready,
+            reload=self.reload,
+            note=self._quarantine.note,
+            broken=lambda: store.broken,
         )
         self._begin(self.exposition.start, self.exposition.stop)
         self._audit = Audit(store, clock=clock, metrics=metrics)

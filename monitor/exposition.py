@@ -25,7 +25,7 @@ class Exposition:
     """Serves from `start` to `stop`.
 
     `ready` gives None, or why records are not taken. `reload` gives None, or why the old config stays. `note` gives what an
-    operator should know although records are taken.
+    operator should know although records are taken. `broken` gives None, or what only a restart can mend.
 
     Raises:
         OSError: the address cannot be bound.
@@ -39,6 +39,7 @@ class Exposition:
         ready: Callable[[], str | None],
         reload: Callable[[], str | None],
         note: Callable[[], str | None] = lambda: None,
+        broken: Callable[[], str | None] = lambda: None,
     ) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = SLOW_CLIENT_SECONDS
@@ -51,7 +52,8 @@ class Exposition:
                     encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
                     self._answer(200, encoder(registry), content_type)
                 elif path == "/-/healthy":
-                    self._answer(200, b"healthy\n")
+                    wrong = broken()
+                    self._answer(503 if wrong else 200, f"{wrong or 'healthy'}\n".encode())
                 elif path == "/-/ready":
                     reason = ready()
                     self._answer(503 if reason else 200, f"{reason or '; '.join(filter(None, ('ready', note())))}\n".encode())

@@ -137,6 +137,11 @@ class Store:
         """Why nothing can be stored for now, or None."""
         return self._dead or self._unavailable
 
+    @property
+    def broken(self) -> str | None:
+        """What only a restart can mend, or None."""
+        return self._dead
+
     def last_seq(self, kind: str, model: str) -> int:
         return self._seq.get((kind, model), 0)
 

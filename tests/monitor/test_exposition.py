@@ -21,6 +21,7 @@ class Answers:
     """What the daemon says of itself."""
 
     not_ready: str | None = None
+    broken: str | None = None
     reload_problem: str | None = None
 
 
@@ -36,7 +37,13 @@ def serve(metrics: Metrics, answers: Answers) -> Iterator[Callable[..., str]]:
 
     def make(tls: Tls | None = None, listen: str = "127.0.0.1:0") -> str:
         listener = Listener(listen=listen, tls=tls)
-        one = Exposition(listener, metrics.registry, ready=lambda: answers.not_ready, reload=lambda: answers.reload_problem)
+        one = Exposition(
+            listener,
+            metrics.registry,
+            ready=lambda: answers.not_ready,
+            reload=lambda: answers.reload_problem,
+            broken=lambda: answers.broken,
+        )
         one.start()
         started.append(one)
         return one.address
@@ -80,6 +87,9 @@ def test_health_and_readiness_are_two_things(client: httpx.Client, answers: Answ
     response = client.get("/-/ready")
     assert (response.status_code, response.text) == (503, "12 bytes free\n")
     assert client.get("/-/healthy").status_code == 200
+    answers.broken = "the writer died: ValueError"
+    response = client.get("/-/healthy")
+    assert (response.status_code, response.text) == (503, "the writer died: ValueError\n"), "a service manager restarts it then"
 
 
 def test_a_reload_is_a_post_and_says_what_is_wrong(client: httpx.Client, answers: Answers) -> None:

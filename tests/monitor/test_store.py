@@ -123,6 +123,7 @@ def test_a_dead_writer_is_heard_of_by_everybody(world: World) -> None:
     with pytest.raises(StoreUnavailable, match="writer died"):
         world.store.submit(append_labels(world.store, ["b"]))
     assert "writer died" in (world.store.unavailable or "")
+    assert world.store.broken == world.store.unavailable, "what restarts a daemon has to know that it must"
     assert sample(world.metrics, "modelwatch_store_degraded") == 1
 
 
