@@ -12,9 +12,13 @@ DetectorClass = type[RowDetector] | type[WindowDetector]
 
 SHIPPED = {
     "data_drift": "detectors.data_drift:DataDrift",
+    "estimate_gap": "detectors.estimate_gap:EstimateGap",
     "evidently": "detectors.evidently_metric:EvidentlyMetric",
+    "fairness": "detectors.fairness:Fairness",
     "faithfulness": "detectors.faithfulness:Faithfulness",
     "performance": "detectors.performance:Performance",
+    "performance_estimate": "detectors.performance_estimate:PerformanceEstimate",
+    "probability_calibration": "detectors.probability_calibration:ProbabilityCalibration",
 }
 GROUP = "modelwatch.detectors"
 

@@ -16,7 +16,10 @@ from detectors.testing import check_detector
 from tests.detectors.minilm import resources
 
 # Settings without which a detector does not start.
-SETTINGS = {"evidently": {"metric": "ValueDrift", "arguments": {"column": "amount"}}}
+SETTINGS = {
+    "evidently": {"metric": "ValueDrift", "arguments": {"column": "amount"}},
+    "fairness": {"attributes": ["city"]},
+}
 
 
 @pytest.mark.parametrize("name", sorted(registry.SHIPPED))
