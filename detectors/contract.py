@@ -224,7 +224,8 @@ def vectors_of(window: Window, column: str) -> NDArray[np.float32]:
         names.append(name)
     if not names:
         raise NotEvaluable("missing_column", f"no column {column!r} of vectors, and no {column}.0")
-    return np.stack([window.numbers(name) for name in names], axis=1).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        return np.stack([window.numbers(name) for name in names], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

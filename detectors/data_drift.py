@@ -10,15 +10,15 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from detectors.contract import NotEvaluable, Reading, Window, Worse
-from detectors.univariate import ColumnConfig, Columns, of_features, share_of_drifted
+from detectors.univariate import ColumnConfig, Columns, of_features, reading_of
 
 
 class DataDrift:
     """Share of the features whose distribution moved, between the reference and the current window.
 
     Reads:  features. Infinities and missing values are left out, on both sides.
-    Gives:  `share_of_drifted_features`, 0..1, over the features that could be evaluated; `metrics` count them. One part for
-            each feature, the strongest evidence first.
+    Gives:  `share_of_drifted_features`, 0..1, over the features that could be evaluated, or what `reading` names; `metrics`
+            count them. One part for each feature, the strongest evidence first.
 
             Under `policy: calibrated` each part has a p-value: how often the reference is as far from windows of its own, of
             this size, drawn in blocks. Flagged are Benjamini and Hochberg's discoveries at `alpha`. `metrics` have the window's
@@ -43,7 +43,7 @@ class DataDrift:
     name: ClassVar[str] = "data_drift"
     version: ClassVar[str] = "2"
     inputs: ClassVar[frozenset[str]] = frozenset({"features"})
-    worse: ClassVar[Worse] = "higher"
+    worse: Worse = "higher"
 
     class Config(ColumnConfig):
         features: tuple[str, ...] | None = Field(None, min_length=1, description="none: all features of the model")
@@ -57,6 +57,7 @@ class DataDrift:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.worse = config.worse
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:
@@ -66,4 +67,7 @@ class DataDrift:
         if not names:
             raise NotEvaluable("no_features")
         found = self._columns.compare("data_drift", names, of_features(reference, current), reference, current)
-        return share_of_drifted(found, reference, current, self.config.drift_share if self.config.policy == "evidently" else None)
+        if self.config.policy == "calibrated":
+            return reading_of(found, self.config, reference, current)
+        share = found.metrics["drifted_features"] / found.metrics["evaluated_features"]
+        return reading_of(found, self.config, reference, current, dataset_drift=float(share >= self.config.drift_share))

@@ -11,14 +11,21 @@ from detectors.contract import DetectorConfig, RowDetector, WindowDetector
 DetectorClass = type[RowDetector] | type[WindowDetector]
 
 SHIPPED = {
+    "attribution_drift": "detectors.attribution_drift:AttributionDrift",
     "data_drift": "detectors.data_drift:DataDrift",
+    "data_quality": "detectors.data_quality:DataQuality",
+    "embedding_drift": "detectors.embedding_drift:EmbeddingDrift",
     "estimate_gap": "detectors.estimate_gap:EstimateGap",
     "evidently": "detectors.evidently_metric:EvidentlyMetric",
     "fairness": "detectors.fairness:Fairness",
     "faithfulness": "detectors.faithfulness:Faithfulness",
+    "label_drift": "detectors.label_drift:LabelDrift",
+    "multivariate_drift": "detectors.multivariate_drift:MultivariateDrift",
     "performance": "detectors.performance:Performance",
     "performance_estimate": "detectors.performance_estimate:PerformanceEstimate",
+    "prediction_drift": "detectors.prediction_drift:PredictionDrift",
     "probability_calibration": "detectors.probability_calibration:ProbabilityCalibration",
+    "score_drift": "detectors.score_drift:ScoreDrift",
 }
 GROUP = "modelwatch.detectors"
 

@@ -31,6 +31,7 @@ from detectors.contract import (
     Part,
     Reading,
     Window,
+    Worse,
 )
 from detectors.stattests import STATTESTS, StatTest
 from detectors.text_drift import TEXT_TESTS
@@ -96,6 +97,16 @@ class ColumnConfig(DetectorConfig):
         description="a category with more distinct values a value is none; none: 0.5, or 1 under evidently",
     )
 
+    reading: Literal["share", "value", "p_value"] = Field(
+        "share", description="share of the columns that drifted; value of the first part; p-value of the window, calibrated only"
+    )
+
+    @model_validator(mode="after")
+    def _reading_belongs_to_policy(self) -> ColumnConfig:
+        if self.reading == "p_value" and self.policy != "calibrated":
+            raise ValueError("reading p_value needs policy calibrated: Evidently has no p-value of a window")
+        return self
+
     @model_validator(mode="after")
     def _threshold_belongs_to_a_method(self) -> ColumnConfig:
         if self.feature_threshold is not None:
@@ -108,6 +119,10 @@ class ColumnConfig(DetectorConfig):
             if self.policy == "evidently" and of_p_values and self.feature_threshold >= 1:
                 raise ValueError(f"feature_threshold ({self.feature_threshold}) is a p-value for {self.method}: below 1")
         return self
+
+    @property
+    def worse(self) -> Worse:
+        return "lower" if self.reading == "p_value" else "higher"
 
     @property
     def fewest(self) -> int:
@@ -345,18 +360,25 @@ class Columns:
         return lengths[about]
 
 
-def share_of_drifted(found: Compared, reference: Window, current: Window, drift_share: float | None = None) -> Reading:
-    """The reading that the parts add up to; with Evidently's word on the whole, where its share is given."""
-    share = found.metrics["drifted_features"] / found.metrics["evaluated_features"]
-    metrics = found.metrics if drift_share is None else {**found.metrics, "dataset_drift": float(share >= drift_share)}
-    return Reading(
-        share,
-        "share_of_drifted_features",
-        n_current=current.rows,
-        n_reference=reference.rows,
-        parts=found.parts,
-        metrics=metrics,
-    )
+def reading_of(found: Compared, config: ColumnConfig, reference: Window, current: Window, **more: float) -> Reading:
+    """What the setting `reading` asks for; `more` goes into its metrics.
+
+    Raises:
+        NotEvaluable: a p-value, where no column has one.
+    """
+    metrics = {**found.metrics, **more}
+    first = found.parts[0]
+    match config.reading:
+        case "share":
+            value, statistic = metrics["drifted_features"] / metrics["evaluated_features"], "share_of_drifted_features"
+        case "value":
+            assert first.value is not None
+            value, statistic = first.value, first.statistic
+        case "p_value":
+            if "p_value" not in metrics:
+                raise NotEvaluable("no_features", "no column has a p-value")
+            value, statistic = metrics["p_value"], "p_value"
+    return Reading(value, statistic, n_current=current.rows, n_reference=reference.rows, parts=found.parts, metrics=metrics)
 
 
 def of_features(reference: Window, current: Window) -> Kinds:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,10 @@ from detectors.testing import check_detector
 from tests.detectors.minilm import resources
 
 # Settings without which a detector does not start.
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "evidently": {"metric": "ValueDrift", "arguments": {"column": "amount"}},
     "fairness": {"attributes": ["city"]},
+    "score_drift": {"column": "amount"},
 }
 
 
