@@ -15,31 +15,31 @@ from prometheus_client.process_collector import ProcessCollector
 
 import monitor
 from monitor import configfile, log, runner
-from monitor.admin import Admin
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
 from monitor.child import Child
 from monitor.clock import Clock, SystemClock
+from monitor.cloudevents.pairing import Pairs
 from monitor.compaction import Compactor
 from monitor.config import Config, SourceConfig
+from monitor.deadletter.admin import Admin
+from monitor.deadletter.replay import Replayer
 from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
 from monitor.metrics import Metrics
-from monitor.otlpgrpc import OtlpGrpcServer
-from monitor.otlphttp import OtlpHttpServer
-from monitor.pairing import Pairs
+from monitor.otlp.grpc import OtlpGrpcServer
+from monitor.otlp.http import OtlpHttpServer
 from monitor.quarantine import Quarantine
 from monitor.receiving import Budget
 from monitor.references import References
-from monitor.replay import Replayer
 from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
 from monitor.server import PushServer
 from monitor.setback import Setback
-from monitor.settling import Settling
+from monitor.settling.settler import Settling
 from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store

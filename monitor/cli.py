@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import configfile, letterbox, log
+from monitor import configfile, log
 from monitor.config import StoreConfig
+from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
 
 STOP_SECONDS = 20.0
@@ -165,7 +166,7 @@ def _ingest(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from monitor.ingest import Ingest
-    from monitor.mapping import Columns
+    from monitor.sources.mapping import Columns
 
     try:
         given = _columns(arguments.columns)

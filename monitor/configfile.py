@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from monitor import prices
 from monitor.config import Config, Listener, Tls
 from monitor.errors import ConfigError
+from monitor.genai import prices
 
 
 def load(path: Path) -> Config:

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
+from monitor.genai.values import MAX_AMOUNT
 from monitor.keys import hash64
-from monitor.values import MAX_AMOUNT
 
 EARLIEST, LATEST = datetime(1000, 1, 1, tzinfo=UTC), datetime(5000, 1, 1, tzinfo=UTC)  # windows around it must have dates too
 SAFE_INTEGER = 2**53

@@ -26,8 +26,8 @@ from monitor.auth import Tokens
 from monitor.clock import Clock
 from monitor.config import Listener
 from monitor.errors import BodyRejected
-from monitor.inflate import inflate
 from monitor.metrics import Metrics
+from monitor.otlp.inflate import inflate
 from monitor.receiving import DECODERS, Budget, Hold, Trouble, refused, trouble_of, unauthorized
 
 START_SECONDS = 10.0

@@ -15,23 +15,24 @@ from typing import Any, Protocol
 
 import orjson
 
-from monitor import deadletters, prices
 from monitor.changes import Changes
 from monitor.clock import Clock
 from monitor.columns import FeatureColumns, typed
 from monitor.config import Config
-from monitor.deadletters import MAX_PAYLOAD as MAX_PAYLOAD
-from monitor.dialects import Dialects
+from monitor.deadletter import letters as deadletters
+from monitor.deadletter.letters import MAX_PAYLOAD as MAX_PAYLOAD
+from monitor.genai import prices
+from monitor.genai.dialects import Dialects
 from monitor.keys import hash64
-from monitor.masking import Masking
+from monitor.masking.masking import Masking
 from monitor.metrics import Metrics
+from monitor.otlp.routing import Router
+from monitor.otlp.rows import SpanReader
 from monitor.passages import Passages
 from monitor.queueing import Queueing
 from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows
-from monitor.routing import Router
-from monitor.spanrows import SpanReader
+from monitor.settling.traces import Traces
 from monitor.store import Store
-from monitor.traces import Traces
 from monitor.transaction import Transaction
 
 MAX_ERRORS_SHOWN = 100

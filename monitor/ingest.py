@@ -23,9 +23,9 @@ import orjson
 from tqdm import tqdm
 
 from monitor.errors import ModelwatchError
-from monitor.mapping import Columns
 from monitor.records import Reject
-from monitor.rowfiles import Format, Unreadable, format_of, read
+from monitor.sources.mapping import Columns
+from monitor.sources.rowfiles import Format, Unreadable, format_of, read
 
 BATCH_RECORDS = 1000
 BATCH_BYTES = 4 * 2**20

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from monitor.keys import hash64
+from monitor.settling.traces import Traces
 from monitor.store import Store
-from monitor.traces import Traces
 from monitor.transaction import Transaction
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from monitor import callcounts
-from monitor.calls import EMBEDDINGS
 from monitor.metrics import Metrics
 from monitor.passages import Passages
+from monitor.settling import callcounts
+from monitor.settling.calls import EMBEDDINGS
+from monitor.settling.traces import Noted, Traces
 from monitor.store import Store
-from monitor.traces import Noted, Traces
 from monitor.transaction import Transaction
 
 

@@ -13,8 +13,8 @@ import orjson
 from detectors.contract import text_of_number
 from monitor import deployments, feedback
 from monitor.fields import Rejected, amount, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
+from monitor.genai.prices import Prices
 from monitor.keys import hash64
-from monitor.prices import Prices
 
 KINDS = ("predictions", "labels", "generations", "contexts", "feedback", "deployments")
 

@@ -16,18 +16,18 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from monitor import cloudevents
-from monitor.admin import PATHS as ADMIN_PATHS
-from monitor.admin import Admin
 from monitor.auth import Tokens
 from monitor.clock import Clock
+from monitor.cloudevents import envelope as cloudevents
+from monitor.cloudevents.pairing import Pairs, Taken
 from monitor.config import Server
+from monitor.deadletter.admin import PATHS as ADMIN_PATHS
+from monitor.deadletter.admin import Admin
 from monitor.decode import decode
 from monitor.errors import BodyRejected
 from monitor.http import Receiver, Work
 from monitor.inbox import Answer, Batch
 from monitor.metrics import Metrics
-from monitor.pairing import Pairs, Taken
 from monitor.receiving import Budget, Hold, Inbox, Trouble, unreadable
 from monitor.records import KINDS
 

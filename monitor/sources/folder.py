@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 from monitor import log
 from monitor.clock import Clock
 from monitor.inbox import Inbox
-from monitor.mapping import Columns
 from monitor.metrics import Metrics
 from monitor.records import Reject
-from monitor.rowfiles import Format, Unreadable, format_of, read
+from monitor.sources.mapping import Columns
 from monitor.sources.polling import PollingConfig, PollingSource
+from monitor.sources.rowfiles import Format, Unreadable, format_of, read
 from monitor.store import Store
 from monitor.transaction import Transaction
 

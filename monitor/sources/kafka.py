@@ -24,7 +24,7 @@ from monitor.decode import decode
 from monitor.errors import BodyRejected, ConfigError, InboxFull, StoreError
 from monitor.inbox import Batch, Inbox
 from monitor.metrics import Metrics
-from monitor.otlp import decode_logs, decode_traces
+from monitor.otlp.wire import decode_logs, decode_traces
 from monitor.records import Reject
 from monitor.sources.polling import PollingConfig, PollingSource
 from monitor.store import Store

@@ -17,7 +17,7 @@ from tests.bench.machine import Usage, is_quiet, wait_for_quiet
 T = TypeVar("T")
 R = TypeVar("R")
 
-NAMES = ("push", "otlp", "busy", "settle", "hot_tier", "tiers", "masking", "scoring", "drift", "start", "scrape")
+NAMES = ("push", "otlp", "busy", "settle", "hot_tier", "tiers", "masking", "scoring", "drift", "parity", "estimate", "start", "scrape")
 """The benchmarks, in the order they run. Each is a module here whose `run(options)` returns its rows."""
 
 TRIES = 5

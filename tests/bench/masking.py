@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from monitor.config import Config
 from monitor.keys import hash64
-from monitor.masking import Masking
+from monitor.masking.masking import Masking
 from monitor.metrics import Metrics
-from monitor.spans import Span
+from monitor.otlp.spans import Span
 from tests.bench.harness import Options, Row, each, measured
 
 PROSE = (

@@ -19,3 +19,7 @@ def environment(folder: Path, *requirements: str) -> Path:
         subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
         done.write_text(wanted)
     return python
+
+
+# It takes neither pandas 3 nor its own word for what it needs: statsmodels is not among its requirements.
+NANNYML = ("nannyml==0.13.1", "pandas<3", "statsmodels")

@@ -22,9 +22,9 @@ from monitor.clock import SystemClock
 from monitor.config import Config
 from monitor.inbox import Batch, Inbox
 from monitor.metrics import Metrics
+from monitor.otlp.spans import Span
 from monitor.segments import Sealer
-from monitor.settling import Settling
-from monitor.spans import Span
+from monitor.settling.settler import Settling
 from monitor.store import Store
 from tests.bench.harness import Options, Row, each, measured
 from tests.bench.push import sample_texts

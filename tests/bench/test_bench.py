@@ -22,6 +22,11 @@ EXPECTED = {
     "masking": {"generation, 2 KB of clean text", "span, 30 attributes with 2 KB of clean text", "prediction, 30 features"},
     "scoring": {"faithfulness, in process", "faithfulness, through the scorer process", "plain encode of the same texts"},
     "drift": {"- Evidently's time to ours", "- largest difference of a value"},
+    "parity": {"ks: largest difference", "normal, 100 rows, unmoved: calibrated, auto"},
+    "estimate": {
+        "employment sample: accuracy, distance from the truth",
+        "employment sample: chunks whose roc_auc misses the estimate",
+    },
     "start": {"start to ready", "resident: owner", "resident: scorer", "resident: worker"},
     "scrape": {"one scrape of 20 checks, OpenMetrics"},
 }

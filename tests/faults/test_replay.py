@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from monitor.adminclient import AdminClient, AdminError
+from monitor.deadletter.adminclient import AdminClient, AdminError
 from monitor.demo.stack import Died
 from monitor.demo.stop import Stop
 from tests.faults.daemon import MODELS, Daemon, daemon_on

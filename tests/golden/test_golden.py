@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from monitor.dialects import Canonical, Dialects
-from monitor.otlp import decode_logs, decode_traces
-from monitor.spans import LogRecord, Span
+from monitor.genai.dialects import Canonical, Dialects
+from monitor.otlp.spans import LogRecord, Span
+from monitor.otlp.wire import decode_logs, decode_traces
 
 HERE = Path(__file__).parent
 COLUMNS = {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from openinference.instrumentation import Document, get_reranker_attributes, get_retriever_attributes
 
-from monitor.dialects import Canonical, Dialects
-from monitor.otlp import decode_traces
-from monitor.spans import Event, Span
+from monitor.genai.dialects import Canonical, Dialects
+from monitor.otlp.spans import Event, Span
+from monitor.otlp.wire import decode_traces
 
 HERE = Path(__file__).parent
 DIALECTS = Dialects()

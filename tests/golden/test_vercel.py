@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from monitor.dialects import Canonical, Dialects
-from monitor.spans import Event, Span
+from monitor.genai.dialects import Canonical, Dialects
+from monitor.otlp.spans import Event, Span
 
 DIALECTS = Dialects()
 

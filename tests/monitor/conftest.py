@@ -12,12 +12,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from monitor.admin import Admin
 from monitor.auth import Tokens
 from monitor.config import Tls
+from monitor.deadletter.admin import Admin
+from monitor.deadletter.replay import Replayer
 from monitor.metrics import Metrics
 from monitor.receiving import Budget
-from monitor.replay import Replayer
 from monitor.server import PushServer
 from tests.monitor.support import Door, FakeClock, World
 

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from monitor.inbox import Answer, Batch
-from monitor.spans import LogRecord
+from monitor.otlp.spans import LogRecord
 from tests.monitor.support import Held, World
 
 

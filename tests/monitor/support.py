@@ -26,7 +26,7 @@ from monitor.runner import CheckRunner
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
 from monitor.server import PushServer
-from monitor.settling import Settling
+from monitor.settling.settler import Settling
 from monitor.store import Store
 from monitor.transaction import Transaction
 

@@ -12,9 +12,9 @@ import httpx
 import orjson
 import pytest
 
-from monitor import admin
-from monitor.adminclient import AdminClient, AdminError, url_of
 from monitor.config import Server, Tls
+from monitor.deadletter import admin
+from monitor.deadletter.adminclient import AdminClient, AdminError, url_of
 from tests.monitor.support import Door, Held, prediction
 
 EVERYTHING: dict[str, Any] = {"which": {"everything": True}, "by": "ann"}

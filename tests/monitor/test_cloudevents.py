@@ -17,11 +17,11 @@ import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
-from monitor import cloudevents
 from monitor.auth import Tokens
-from monitor.cloudevents import Event
+from monitor.cloudevents import envelope as cloudevents
+from monitor.cloudevents.envelope import Event
+from monitor.cloudevents.pairing import Pairs
 from monitor.errors import BodyRejected
-from monitor.pairing import Pairs
 from monitor.receiving import Budget
 from monitor.records import Reject
 from monitor.server import PushServer

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor.canonical import Canonical
-from monitor.dialects import Dialects
+from monitor.genai.canonical import Canonical
+from monitor.genai.dialects import Dialects
+from monitor.otlp.spans import Event, Link, LogRecord, Span
 from monitor.schema import KINDS
-from monitor.spans import Event, Link, LogRecord, Span
 
 DIALECTS = Dialects()
 START, END = 1_760_000_000_000_000_000, 1_760_000_002_000_000_000

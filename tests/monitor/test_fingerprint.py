@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from monitor.dialecttable import FILE
-from monitor.fingerprint import Fingerprints
+from monitor.genai.dialecttable import FILE
+from monitor.genai.fingerprint import Fingerprints
 
 MARKS = Fingerprints(yaml.safe_load(FILE.read_text(encoding="utf-8"))["variable_sections"])
 

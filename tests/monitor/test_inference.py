@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from monitor import inference
-from monitor.inference import NoInference
-from monitor.mapping import Columns
-from monitor.sagemaker import predictions
+from monitor.cloudevents import inference
+from monitor.cloudevents.inference import NoInference
+from monitor.sources.mapping import Columns
+from monitor.sources.sagemaker import predictions
 
 INPUTS: dict[str, tuple[Any, tuple[str, ...], list[dict[str, Any]]]] = {
     "V1, lists": ({"instances": [[1, 2], [3, 4]]}, (), [{"f0": 1, "f1": 2}, {"f0": 3, "f1": 4}]),

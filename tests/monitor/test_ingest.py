@@ -16,8 +16,8 @@ import pytest
 
 from monitor import cli
 from monitor.ingest import Ingest, IngestFailed
-from monitor.mapping import Columns
 from monitor.records import KINDS
+from monitor.sources.mapping import Columns
 from tests.monitor.support import NOON, Door, Held, append_labels, check, prediction
 
 

@@ -22,14 +22,14 @@ from pydantic import ValidationError
 from monitor import configfile
 from monitor.config import Config
 from monitor.decode import decode, decode_lines
-from monitor.dialecttable import Table
 from monitor.errors import ConfigError
+from monitor.genai.dialecttable import Table
 from monitor.inbox import Batch
-from monitor.masking import Masking
+from monitor.masking.masking import Masking
 from monitor.metrics import Metrics
+from monitor.otlp.spans import Event, Link, LogRecord, Span
 from monitor.records import Reject
 from monitor.sources.follow import FollowSource
-from monitor.spans import Event, Link, LogRecord, Span
 from tests.monitor.support import NOON, Door, World, contexts, generation, label, prediction, sample
 
 SECRETS = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from monitor.media import lean, lean_text, part
-from monitor.messages import parts
+from monitor.genai.media import lean, lean_text, part
+from monitor.genai.messages import parts
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 BASE64 = b64encode(PNG).decode()

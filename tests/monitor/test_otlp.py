@@ -21,9 +21,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from monitor.errors import BodyRejected
-from monitor.otlp import JSON, PROTOBUF, decode_logs, decode_traces, inflate
+from monitor.otlp.spans import LogRecord, Span, plain, revive
+from monitor.otlp.wire import JSON, PROTOBUF, decode_logs, decode_traces, inflate
 from monitor.records import REASONS, Reject
-from monitor.spans import LogRecord, Span, plain, revive
 
 TRACE, SPAN, PARENT = bytes(range(16)), bytes(range(1, 9)), bytes(range(8, 16))
 

@@ -26,8 +26,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from monitor.auth import Tokens
 from monitor.config import OtlpGrpc, Tls
 from monitor.errors import InboxFull, StoreUnavailable
-from monitor.exports import SIGNALS
-from monitor.otlpgrpc import OtlpGrpcServer
+from monitor.otlp.exports import SIGNALS
+from monitor.otlp.grpc import OtlpGrpcServer
 from monitor.receiving import Budget
 from tests.monitor.otlp import Witness, export, finished, log_export, logged, of_size
 from tests.monitor.support import World, sample, wait_for

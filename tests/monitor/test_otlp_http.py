@@ -35,10 +35,10 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from monitor.auth import Tokens
 from monitor.config import Tls
 from monitor.errors import InboxFull, StoreUnavailable
-from monitor.otlp import JSON, PROTOBUF
-from monitor.otlphttp import OtlpHttpServer
+from monitor.otlp.http import OtlpHttpServer
+from monitor.otlp.spans import Span
+from monitor.otlp.wire import JSON, PROTOBUF
 from monitor.receiving import Budget
-from monitor.spans import Span
 from tests.monitor.otlp import Witness, as_json, export, finished, log_export, logged, of_size
 from tests.monitor.support import World, sample, wait_for
 

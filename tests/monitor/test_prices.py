@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from monitor.canonical import Canonical
 from monitor.errors import ConfigError
-from monitor.prices import load
+from monitor.genai.canonical import Canonical
+from monitor.genai.prices import load
 
 TABLE = """
 sources: {list: {document: our contract, as_of: 2026-01-01}}

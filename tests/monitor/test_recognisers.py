@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.recognisers import RECOGNISERS, Recognisers
+from monitor.masking.recognisers import RECOGNISERS, Recognisers
 from tests.bench.quality.masking import KINDS, count
 
 ALL = Recognisers(RECOGNISERS)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from monitor.deadletter.replay import Asked, Outcome, Replayer
+from monitor.deadletter.selection import Selection
 from monitor.decode import decode
 from monitor.errors import InboxFull
 from monitor.inbox import Batch
+from monitor.otlp.spans import Span
 from monitor.records import Reject
-from monitor.replay import Asked, Outcome, Replayer
 from monitor.schema import KINDS
-from monitor.selection import Selection
-from monitor.spans import Span
 from tests.monitor.support import MODELS, NOON, Held, World, check, generation, label, prediction, sample
 from tests.monitor.tracing import chat, record_id
 
@@ -279,7 +279,7 @@ def test_a_span_is_kept_so_that_it_can_be_read_back(world: World) -> None:
         {"service.name": "nobody"}, "scope", None,
     )  # fmt: skip
     world.send("labels", Reject(0, "unknown_model", "m", None, span))
-    from monitor.deadletters import items
+    from monitor.deadletter.letters import items
 
     letter = world.rows("deadletters", "")[0] | {"kind": "spans"}
     assert items(letter) == [span]

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from monitor.mapping import Columns
 from monitor.records import Reject
-from monitor.rowfiles import Format, Unreadable, format_of, read
+from monitor.sources.mapping import Columns
+from monitor.sources.rowfiles import Format, Unreadable, format_of, read
 
 NONE = Columns()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from monitor.faultpoints import arm
 from monitor.inbox import Batch
-from monitor.spans import LogRecord, Span
+from monitor.otlp.spans import LogRecord, Span
 from tests.monitor.support import Held, World, contexts, generation, sample, wait_for
 from tests.monitor.tracing import RESOURCE, agent, chat, event, record_id, reranker, retriever, span, trace_id
 

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
+from monitor.otlp.spans import Event, Link
 from monitor.records import Reject
-from monitor.spans import Event, Link
 from tests.monitor.support import NOON, World, sample
 from tests.monitor.tracing import NOON_NS, RESOURCE, agent, chat, event, record_id, retriever, span, span_id, trace_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from monitor.spans import LogRecord, Span
+from monitor.otlp.spans import LogRecord, Span
 from tests.monitor.support import NOON
 
 RESOURCE = {"service.name": "bot", "service.version": "7", "deployment.environment.name": "test"}

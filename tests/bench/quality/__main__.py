@@ -1,7 +1,7 @@
 """`python -m tests.bench.quality [NAME ...] --data DIR`: how good detectors and masking are on labelled rows they have not seen.
 
-DIR holds folders `faithfulness` and `pii` with dev.jsonl.gz. Every figure of a detector has a bootstrap interval over groups.
-Pooled AUROC rewards guessing the source, so what counts is the mean within sources.
+DIR holds folders `faithfulness` and `pii` with dev.jsonl.gz, and `tabular_employment`. Every figure of a detector of texts has a
+bootstrap interval over groups. Pooled AUROC rewards guessing the source, so what counts is the mean within sources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from detectors.faithfulness import read_head
 from detectors.support import FEATURES
 from detectors.training.figures import calibration_error, figures
 from detectors.training.table import tabulate
-from tests.bench.quality import masking
+from tests.bench.quality import fairness, masking
 from tests.bench.results import replaced
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
@@ -76,6 +76,7 @@ def _row(name: str, one: dict[str, Any], sources: Sequence[str]) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "faithfulness": ("faithfulness", faithfulness),
     "masking": ("pii", masking.section),
+    "fairness": ("tabular_employment", fairness.section),
 }
 """Name -> folder of its data, and what makes its section of RESULTS.md."""
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from monitor.recognisers import RECOGNISERS, Recognisers
+from monitor.masking.recognisers import RECOGNISERS, Recognisers
 
 KINDS = {
     "EMAIL_ADDRESS": "email",

@@ -1,0 +1,1 @@
+"""Requests and answers that model servers log as CloudEvents, paired to predictions."""

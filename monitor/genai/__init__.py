@@ -1,0 +1,1 @@
+"""What a span says of a model call or a retrieval, in whichever dialect."""

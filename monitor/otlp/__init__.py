@@ -1,0 +1,1 @@
+"""OTLP: spans and log records, from the wire to rows."""
