@@ -17,7 +17,10 @@ from tests.bench.machine import Usage, is_quiet, wait_for_quiet
 T = TypeVar("T")
 R = TypeVar("R")
 
-NAMES = ("push", "otlp", "busy", "settle", "hot_tier", "tiers", "masking", "scoring", "drift", "parity", "estimate", "start", "scrape")
+NAMES = (
+    "push", "otlp", "settle", "busy", "hot_tier", "tiers", "masking", "scoring",
+    "drift", "parity", "estimate", "start", "scrape",
+)  # fmt: skip
 """The benchmarks, in the order they run. Each is a module here whose `run(options)` returns its rows."""
 
 TRIES = 5
