@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from detectors.contract import FloatArray, NotEvaluable, Outcome, Reading, Window, Worse
-from detectors.univariate import ColumnConfig, Columns, finite, of_features, reading_of
+from detectors.sides import finite, of_features
+from detectors.univariate import ColumnConfig, Columns, reading_of
 
 
 class AttributionDrift:

@@ -10,7 +10,8 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from detectors.contract import NotEvaluable, Reading, Window, Worse
-from detectors.univariate import ColumnConfig, Columns, of_features, reading_of
+from detectors.sides import of_features
+from detectors.univariate import ColumnConfig, Columns, reading_of
 
 
 class DataDrift:

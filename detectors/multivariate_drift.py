@@ -31,8 +31,8 @@ from detectors.contract import (
     Window,
     Worse,
 )
+from detectors.sides import of_features
 from detectors.text_drift import area_under_curve, p_value_of_area
-from detectors.univariate import of_features
 
 SAMPLING_ERRORS = 3.0
 """How many of them NannyML's confidence boundaries lie from the value."""

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from detectors.contract import NotEvaluable, Reading, Window, Worse
-from detectors.univariate import ColumnConfig, Columns, of_columns, reading_of
+from detectors.sides import of_columns
+from detectors.univariate import ColumnConfig, Columns, reading_of
 
 
 class PredictionDrift:
