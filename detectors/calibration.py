@@ -346,7 +346,7 @@ def benjamini_hochberg(p_values: Sequence[float], alpha: float) -> float:
     """The p-value up to which all are discoveries at a false discovery rate of `alpha`; where there are none, what the smallest
     would have had to be. Benjamini and Hochberg, J. R. Stat. Soc. B 57 (1995).
 
-    >>> benjamini_hochberg([0.001, 0.02, 0.9, 0.03], 0.05)
+    >>> round(benjamini_hochberg([0.001, 0.02, 0.9, 0.03], 0.05), 4)
     0.0375
     >>> benjamini_hochberg([0.4, 0.02], 0.02)
     0.01
