@@ -158,7 +158,10 @@ def test_detectors_never_import_the_daemon_or_its_store(path: Path) -> None:
 
 
 def test_importing_a_detector_is_light() -> None:
-    modules = "contract", "registry", "testing", "data_drift", "performance", "evidently_metric"
+    modules = (
+        "contract", "registry", "testing", "data_drift", "performance", "evidently_metric", "performance_estimate",
+        "estimate_gap", "fairness", "probability_calibration",
+    )  # fmt: skip
     code = f"import sys, {', '.join(f'detectors.{module}' for module in modules)}; print(*sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)

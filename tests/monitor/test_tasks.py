@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -59,3 +59,44 @@ def test_items_are_ranked_by_query(tasks: World) -> None:
     answers = [{"prediction": s, "features": {"search": q}} for q, s in (("x", 2.0), ("x", 1.0), ("y", 5.0), ("y", 4.0))]
     reading = read(tasks, "ranking", answers, [1, 0, 0, 2])
     assert (reading["outcome"], reading["value"]) == ("ok", pytest.approx((1 + 1 / 2) / 2))
+
+
+# --- before and after the labels -------------------------------------------------------------------------------------
+
+
+def test_an_estimate_comes_before_the_labels_and_its_gap_with_them(make_world: Callable[..., World]) -> None:
+    reference = {"start": (NOON - timedelta(hours=1)).isoformat(), "end": NOON.isoformat()}
+    common = {"model": "loans", "every": "1h", "min_records": 2, "reference": reference, "settings": {"metric": "accuracy"}}
+    checks = [
+        {**common, "name": "expected", "detector": "performance_estimate", "threshold": {"lower": 0.5}},
+        {**common, "name": "gap", "detector": "estimate_gap", "threshold": {"lower": 0}},
+    ]
+    world = make_world(models=[{"name": "loans", "task": "binary"}], checks=checks)
+
+    def send(hour: datetime, prefix: str) -> None:
+        world.send(
+            "predictions",
+            *(
+                prediction(f"{prefix}{i}", hour + timedelta(seconds=i), model="loans", prediction=i % 2, probability=p)
+                for i, p in enumerate([0.25, 0.75] * 100)
+            ),
+        )
+
+    def latest(check: str, slot: datetime) -> dict[str, Any]:
+        return [r for r in world.rows("readings", "loans") if r["check_name"] == check and r["slot"] == slot][-1]
+
+    send(NOON - timedelta(hours=1), "r")
+    # Three in four predictions are right, as the probabilities say.
+    world.send("labels", *(label(f"r{i}", i % 2 if i % 8 < 6 else 1 - i % 2, model="loans") for i in range(200)))
+    send(NOON, "c")
+    world.clock.move(7200)
+    world.send("predictions", prediction("later", NOON + timedelta(hours=2), model="loans", prediction=1, probability=0.75))
+    world.look()
+    end = NOON + timedelta(hours=1)
+    assert latest("expected", end)["value"] == pytest.approx(0.75)
+    assert latest("gap", end)["outcome"] == "not_enough_data"
+    world.send("labels", *(label(f"c{i}", 1 - i % 2, model="loans") for i in range(200)))  # wrong, all of them
+    world.look()
+    assert latest("expected", end)["revision"] == 1
+    assert latest("gap", end)["value"] == pytest.approx(-0.75)
+    assert latest("gap", end)["revision"] == 2
