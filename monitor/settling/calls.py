@@ -2,7 +2,8 @@
 
 A span of an agent framework often repeats the usage of the call made inside it, a gateway makes the call that a client made
 to it, and a failed call is made again. So only the innermost calls count, and calls that were made because another failed
-are attempts of one request. Pure functions of the rows of a trace: the order in which they came plays no part.
+are attempts of one request. What a tool asks of a model is no part of the call that had the tool run. Pure functions of the
+rows of a trace: the order in which they came plays no part.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Place:
     parent: str | None  # span id
     start: int  # microseconds since 1970
     end: int
+    tool: bool = False
 
 
 @dataclass(slots=True)
@@ -87,11 +89,12 @@ def untangled(places: dict[str, Place]) -> dict[str, Place]:
 
 
 class Above:
-    """The nearest of some spans that stands around a place."""
+    """The nearest of some spans that stands around a place. `past`: spans beyond which none is looked for."""
 
-    def __init__(self, places: Mapping[str, Place], marked: Container[str]) -> None:
+    def __init__(self, places: Mapping[str, Place], marked: Container[str], past: Container[str] = ()) -> None:
         self._places = places
         self._marked = marked
+        self._past = past
         self._known: dict[str, str | None] = {}  # span -> itself if marked, else the nearest marked one around it
 
     def of(self, place: Place) -> str | None:
@@ -103,6 +106,8 @@ class Above:
             way.append(step)
             if step in self._marked:
                 found = step
+                break
+            if step in self._past:
                 break
             step = self._places[step].parent if step in self._places else None
         self._known |= dict.fromkeys(way, found)
@@ -119,7 +124,8 @@ class _Request:
 def _of_one_sort(places: Mapping[str, Place], generations: Sequence[Generation]) -> dict[str, Call]:
     generations = sorted(generations, key=_order)
     by_span = {g.span_id: g for g in generations}
-    around = Above(places, by_span)
+    # A call that has a tool run repeats nothing of what the tool asks of a model, on its own behalf.
+    around = Above(places, by_span, {span_id for span_id, place in places.items() if place.tool})
     above = {g.span_id: around.of(g.place) for g in generations}
     inside: dict[str, list[str]] = {}
     for span_id, outer in above.items():

@@ -75,7 +75,9 @@ class Row:
 
 def settled(trace: Trace, known: Mapping[str, Known]) -> tuple[list[Row], bool]:
     """A row for each generation, and whether all went as it should."""
-    places = {s["span_id"]: Place(s["record_id"], s["parent_id"], s["start"], s["ended"]) for s in trace.spans}
+    places = {
+        s["span_id"]: Place(s["record_id"], s["parent_id"], s["start"], s["ended"], s["type"] == "tool") for s in trace.spans
+    }
     generations = []
     for row in trace.generations:
         span_id = row["span_id"] or row["record_id"]

@@ -144,7 +144,7 @@ class Settling:
         def rows(kind: str, columns: str, more: str = "") -> list[dict[str, Any]]:
             return reader.query(f"SELECT {columns} FROM {self._of_due(reader, kind, model, wanted)} {more}")
 
-        for row in rows("spans", _PLACE):
+        for row in rows("spans", f"{_PLACE}, type"):
             traces[row["trace_hash"]].spans.append(row)
         for row in rows("retrievals", f"{_PLACE}, type, documents"):
             traces[row["trace_hash"]].retrievals.append(row)

@@ -79,18 +79,57 @@ def test_an_agent_that_repeats_its_calls_counts_once(world: World) -> None:
     assert [row["counted"] for row in latest(world).values()].count(False) == 1
 
 
-def test_a_call_inside_a_tool_of_a_call_is_inside_it(world: World) -> None:
+def tool(trace: str, name: str, parent: str, start: float = 1, end: float = 2) -> Span:
+    return span(trace, name, parent, start, end, gen_ai__operation__name="execute_tool")
+
+
+def test_a_call_and_the_call_its_tool_makes_both_count(world: World) -> None:
     world.send(
         "spans",
-        chat("t", "outer", end=9),
-        span("t", "tool", "outer", gen_ai__operation__name="execute_tool"),
+        chat("t", "outer", end=9, tokens=(1000, 100)),
+        tool("t", "tool", "outer"),
         agent("t", "a", "tool"),
-        chat("t", "inner", "a"),
+        chat("t", "inner", "a", tokens=(10, 1)),
     )
     world.settle(2)
+    assert totals(world) == {"requests": 2, "input": 1010, "output": 101, "cost": None}
+    assert {r["request_id"] for r in latest(world).values()} == {record_id("t", "outer"), record_id("t", "inner")}
+
+
+def test_a_wrapper_repeats_its_calls_and_not_those_of_its_tools(world: World) -> None:
+    world.send("spans", *repeating_agent(), chat("t", "helper", "tool", 3, 3.5, tokens=(7, 1)))
+    world.settle(2)
+    assert totals(world) == {"requests": 3, "input": 307, "output": 31, "cost": None}
+    assert [row["counted"] for row in latest(world).values()].count(False) == 1
+
+
+@pytest.mark.parametrize("kind", ("agent", "chain", "other"))
+def test_what_is_no_tool_is_seen_through(world: World, kind: str) -> None:
+    """As ai.generateText around ai.generateText.doGenerate, or a chain of LangChain inside a gateway's client."""
+    between = span("t", "b", "outer", 1, 8, **({} if kind == "other" else {"openinference__span__kind": kind.upper()}))
+    world.send("spans", chat("t", "outer", end=9), between, chat("t", "inner", "b", 2, 3))
+    world.settle(2)
+    assert [row["type"] for row in world.rows("spans", "bot") if row["span_id"] == between.span_id] == [kind]
+    assert totals(world) == {"requests": 1, "input": 100, "output": 10, "cost": None}
+
+
+def test_a_wrapper_inside_a_tool_repeats_the_call_inside_it(world: World) -> None:
+    world.send(
+        "spans",
+        chat("t", "outer", end=9, tokens=(1000, 100)),
+        tool("t", "tool", "outer", 1, 8),
+        chat("t", "client", "tool", 2, 7),
+        chat("t", "gateway", "client", 3, 6),
+    )
+    world.settle(2)
+    assert totals(world) == {"requests": 2, "input": 1100, "output": 110, "cost": None}
+
+
+def test_what_a_tool_asked_takes_no_tokens_from_the_call_that_ran_it(world: World) -> None:
+    world.send("spans", chat("t", "outer", end=9), tool("t", "tool", "outer"), chat("t", "inner", "tool", tokens=None))
+    world.settle(2)
     calls = latest(world)
-    assert (calls[record_id("t", "outer")]["counted"], calls[record_id("t", "inner")]["counted"]) == (False, True)
-    assert calls[record_id("t", "inner")]["request_id"] == record_id("t", "outer")
+    assert [calls[record_id("t", n)]["input_tokens"] for n in ("outer", "inner")] == [100, None]
 
 
 def test_an_embedding_inside_an_answer_repeats_nothing_of_it(world: World) -> None:
@@ -352,6 +391,10 @@ EVERYTHING = [
     retriever("t", "again", "four", parent="tool", start=10, end=10.5),
     chat("t", "last", "root", 12, 13, question="well?"),
     chat("u", "single"),
+    chat("v", "asks", None, 0, 9, tokens=(1000, 100)),
+    tool("v", "runs", "asks", 1, 8),
+    chat("v", "client", "runs", 2, 7),
+    chat("v", "gateway", "client", 3, 6),
 ]
 
 
@@ -378,7 +421,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
 def test_of_all_at_once_the_result_is_what_it_should_be(expected: tuple[Any, ...]) -> None:
     calls, given_texts = expected
     assert sorted(given_texts) == sorted(
-        [record_id("u", "single"), *(record_id("t", n) for n in ("plan", "try", "retry", "last"))]
+        [
+            record_id("u", "single"),
+            *(record_id("v", n) for n in ("asks", "gateway")),
+            *(record_id("t", n) for n in ("plan", "try", "retry", "last")),
+        ]
     )
     assert given_texts[record_id("t", "plan")] == []
     assert given_texts[record_id("t", "retry")] == ["two", "one"]
