@@ -7,6 +7,8 @@ PY := .venv/bin/python
 SOURCES := pyproject.toml requirements.lock docker/install.sh
 PYTEST_ARGS ?=
 DATA ?=
+BENCH ?=
+PEERS ?=
 SOAK_MINUTES ?= 30
 SOAK_SEED ?= 1
 
@@ -42,8 +44,8 @@ rules: programs  ## the Prometheus rules, their tests, the Alertmanager example
 test: programs .venv/.installed-dev  ## pytest; PYTEST_ARGS="-k store -x"
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-bench: .venv/.installed-dev  ## speed, figures to tests/bench/RESULTS.md
-	$(PY) -m tests.bench --write
+bench: .venv/.installed-dev  ## speed, figures to tests/bench/RESULTS.md; BENCH=names, PEERS=folder for other tools, DATA=folder
+	$(PY) -m tests.bench $(BENCH) --write $(if $(PEERS),--peers $(PEERS)) $(if $(DATA),--data $(DATA))
 
 soak: .venv/.installed-dev  ## the promises under faults for SOAK_MINUTES=30 with SOAK_SEED=1; report to tests/bench/RESULTS.md
 	$(PY) -m tests.faults.soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED) --write
