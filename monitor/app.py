@@ -151,8 +151,8 @@ class App:
     def _receive(self) -> None:
         config, inbox, clock, metrics = self.config, self._inbox, self._clock, self.metrics
         tokens, budget = Tokens(config.server.tokens_file), Budget(config.server.bodies_bytes)
-        admin = Admin(Replayer(self.store, inbox, metrics=metrics))
         self._pairs = pairs = Pairs(config, inbox, self.store, clock=clock)
+        admin = Admin(Replayer(self.store, inbox, metrics=metrics, pairs=pairs))
         self._begin(pairs.start, pairs.stop)
         self.push = PushServer(
             config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin, pairs=pairs

@@ -42,14 +42,17 @@ def read(headers: Mapping[str, str], body: bytes) -> list[Event | Reject]:
             raise BodyRejected(400, "bad_json", f"the body is not JSON: {exc}; it says it is {base}") from exc
         if isinstance(found, list) != (base == BATCH):
             raise BodyRejected(400, "bad_json", f"{base} is {'an array of events' if base == BATCH else 'one event'}")
-        return [_structured(index, one) for index, one in enumerate(found if base == BATCH else [found])]
+        return [structured(index, one) for index, one in enumerate(found if base == BATCH else [found])]
     attributes = {name.lower()[3:]: unquote(value) for name, value in headers.items() if name.lower().startswith("ce-")}
     if not attributes:
         raise BodyRejected(400, "bad_json", f"no CloudEvent: neither ce- headers nor a Content-Type of {STRUCTURED} or {BATCH}")
-    return [_event(0, {**attributes, "datacontenttype": content_type}, body, body)]
+    attributes["datacontenttype"] = content_type
+    # In the dead letter its data is worth nothing without what it belongs to.
+    return [_event(0, attributes, body, {**attributes, "data": body.decode(errors="backslashreplace")})]
 
 
-def _structured(index: int, item: Any) -> Event | Reject:
+def structured(index: int, item: Any) -> Event | Reject:
+    """One event in structured mode, or a `Reject` where it is no good."""
     if not isinstance(item, Mapping):
         return Reject(index, "not_an_object", "an event that is no JSON object", None, item)
     attributes = {name: value if isinstance(value, str) else str(value) for name, value in item.items() if name != "data"}

@@ -1,7 +1,8 @@
 """Inference events to predictions: a request and its response are two events, which come in whatever order, perhaps long apart.
 
 The half that comes first is kept in the store, so a restart loses none; its answer is given once it is durable. When the other
-half comes the two become predictions, and the kept half goes, in one transaction. One that stays alone goes to the dead letter.
+half comes the two become predictions, and the kept half goes, in one transaction. One that stays alone goes to the dead letter,
+and what is replayed from there comes in here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import orjson
 from monitor import log
 from monitor.clock import Clock
 from monitor.cloudevents import inference
+from monitor.cloudevents.again import Alone, Letters, Rehearsal, Rehearsed, RehearsedBatch
 from monitor.cloudevents.envelope import Event
 from monitor.cloudevents.inference import NoInference
 from monitor.config import Config, ModelConfig, Service
@@ -96,11 +98,15 @@ class Pairs:
         self._stop.set()
         self._thread.join()
 
-    def take(self, events: Sequence[Event | Reject], model: str | None, size: int) -> Taken:
+    def take(
+        self, events: Sequence[Event | Alone | Reject], model: str | None, size: int, again: Letters | None = None
+    ) -> Taken:  # fmt: skip
         """Keep the events or make predictions of them; returns once that is durable. `model`: for services that are none.
+        `again`: they come out of the dead letter. A pair that is refused then is a letter of its own, as any other.
 
         Raises:
             InboxFull, StoreUnavailable: send them again. What was taken already is recognised then.
+            Undone: of `again`.
         """
         taken = Taken()
         halves: list[_Half] = []
@@ -112,27 +118,65 @@ class Pairs:
             else:
                 taken.rejects.append(found)
                 items.append(found)
-        pairs = self._store.submit(lambda t: self._meet(t, halves, taken), records=len(halves), size=size).result()
+        pairs: list[tuple[_Half, _Half, int]] = []
+
+        def meet(transaction: Transaction) -> None:
+            pairs[:] = self._meet(transaction, halves, taken)
+            if again is not None:
+                again.taken(transaction, {h.index for h in halves} - {index for *_, index in pairs})
+                if again.dry:
+                    raise Rehearsed("a dry run")
+
+        try:
+            self._store.submit(meet, records=len(halves), size=size).result()
+        except Rehearsed:
+            pass
+        refused = taken.rejects
+        if again is not None:  # they stay where they are
+            items, taken.rejects = [], []
         places = [r.index for r in taken.rejects]  # of each item, the event it comes from
         for request, response, index in pairs:
             joined = _join(request, response, index)
             items += joined
             places += [index] * len(joined)
         if items:
-            self._put(items, places, [response.event for _, response, _ in pairs], taken)
+            self._put(items, places, [(response.event, index) for _, response, index in pairs], model, taken, again)
+        if again is not None:
+            taken.rejects = [*refused, *taken.rejects]
         return taken
 
-    def _put(self, items: list[Any], places: list[int], events: list[str], taken: Taken) -> None:
+    def _put(
+        self, items: list[Any], places: list[int], pairs: list[tuple[str, int]], model: str | None, taken: Taken,
+        again: Letters | None,
+    ) -> None:  # fmt: skip
         batch = [_at(i, item) if isinstance(item, Reject) else item for i, item in enumerate(items)]
-        done = self._inbox.put(Batch("predictions", batch, SOURCE, masked=True, also=lambda t: _forget(t, events)))
-        answer = done.result()
+
+        def also(transaction: Transaction) -> None:
+            _forget(transaction, [event for event, _ in pairs])
+            if again is not None:
+                again.taken(transaction, {index for _, index in pairs})
+
+        dry = Rehearsal(self._clock.now()) if again is not None and again.dry else None
+        done = self._inbox.put(Batch("predictions", batch, SOURCE, model=model, masked=True, also=also, replay=dry))
+        try:
+            answer = done.result()
+        except RehearsedBatch as exc:
+            answer = exc.answer
         taken.accepted += answer.accepted
         taken.duplicates += answer.duplicates
         taken.rejects = [_at(places[r.index], r) for r in answer.rejects]
 
     # --- one event ---
 
-    def _half(self, index: int, event: Event, model: str | None) -> _Half | Reject:
+    def _half(self, index: int, event: Event | Alone, model: str | None) -> _Half | Reject:
+        if isinstance(event, Alone):
+            if event.model not in self._models:
+                message = f"model: {event.model} is not configured any more"
+                return Reject(index, "unknown_model", message, None, event.as_json())
+            masked = self._inbox.mask("predictions", event.records, event.model)  # by what holds now
+            if (bad := next((m for m in masked if isinstance(m, Reject)), None)) is not None:
+                return _at(index, bad)
+            return _Half(index, event.event, event.half, event.model, "", masked)
         half = next((name for suffix, name in HALVES.items() if event.type.endswith(suffix)), None)
         if half is None:
             message = f"type: {event.type} is neither an inference.request nor an inference.response"
@@ -244,7 +288,8 @@ class Pairs:
             records = orjson.loads(row["payload"])
             waited, other = self._timeout.total_seconds(), OTHER[row["half"]]
             message = f"an inference {row['half']} whose {other} did not come in {waited:.0f} s"
-            rejects.append(Reject(i, "unpaired", message, records[0]["record_id"] if records else None, records))
+            alone = Alone(row["event"], row["half"], row["model"], records)
+            rejects.append(Reject(i, "unpaired", message, records[0]["record_id"] if records else None, alone.as_json()))
 
         def forget(transaction: Transaction) -> None:
             events = [row["event"] for row in rows]

@@ -7,12 +7,15 @@ ended. What is refused again stays where it is, open, and the answer says why.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from monitor.cloudevents import again
+from monitor.cloudevents.pairing import SOURCE as EVENTS
+from monitor.cloudevents.pairing import Pairs
 from monitor.deadletter import letters as deadletters
 from monitor.deadletter.letters import NotReplayable
 from monitor.deadletter.rescoring import queue_again
@@ -29,6 +32,8 @@ LETTERS_AT_ONCE = 1_000
 BYTES_AT_ONCE = 16 * 2**20
 REFUSED_SHOWN = 100
 SCORING = "scoring_failed"
+
+_Sent = tuple[Mapping[str, Any], Any]  # a letter, and the event it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,13 @@ class Outcome:
 
 
 class Replayer:
-    """Any thread may call it; two at once do not get in each other's way."""
+    """Any thread may call it; two at once do not get in each other's way. `pairs`: where inference events come in."""
 
-    def __init__(self, store: Store, inbox: Inbox, *, metrics: Metrics) -> None:
+    def __init__(self, store: Store, inbox: Inbox, *, metrics: Metrics, pairs: Pairs | None = None) -> None:
         self._store = store
         self._inbox = inbox
         self._metrics = metrics
+        self._pairs = pairs
 
     def replay(self, chosen: Selection, asked: Asked, *, dry: bool = False) -> Outcome:
         """One step: some of the chosen letters. `dry`: everything is done, and undone instead of committed.
@@ -80,7 +86,8 @@ class Replayer:
         """
         outcome, letters = self._step(chosen, payloads=True)
         scoring = [one for one in letters if one["reason"] == SCORING]
-        rounds = self._rounds([one for one in letters if one["reason"] != SCORING], asked, dry, outcome)
+        events, records = self._events_of([one for one in letters if one["reason"] != SCORING], outcome)
+        rounds = self._rounds(records, asked, dry, outcome)
         waiting: list[tuple[_Round, Future[Answer]]] = []
         for one in rounds:
             try:
@@ -92,6 +99,8 @@ class Replayer:
             waiting.append((one, future))
         for one, future in waiting:
             self._count(one, future, outcome)
+        if events:
+            self._take_events(events, asked, dry, outcome)
         if scoring:
             self._queue(scoring, asked, dry, outcome)
         return outcome
@@ -165,6 +174,46 @@ class Replayer:
         for seq, reject in refused.items():
             outcome.refused.append({"id": seq, "reason": reject.reason, "message": reject.message})
         outcome.replayed += len(one.letters) - len(refused)
+
+    # --- inference events ---
+
+    def _events_of(self, letters: Sequence[Mapping[str, Any]], outcome: Outcome) -> tuple[list[_Sent], list[Mapping[str, Any]]]:
+        """Those that hold an inference event, and the others."""
+        events: list[_Sent] = []
+        records: list[Mapping[str, Any]] = []
+        for letter in letters:
+            if self._pairs is None or letter["source"] != EVENTS:
+                records.append(letter)
+                continue
+            try:
+                items = deadletters.items(letter)
+            except NotReplayable as exc:
+                outcome.refuse(letter, letter["reason"], str(exc))
+                continue
+            if len(items) == 1 and not again.is_record(items[0]):
+                events.append((letter, items[0]))
+            else:
+                records.append(letter)
+        return events, records
+
+    def _take_events(self, events: Sequence[_Sent], asked: Asked, dry: bool, outcome: Outcome) -> None:
+        """Through the pairing, where they wait for their other half or meet it."""
+        assert self._pairs is not None
+        by_model: dict[str | None, list[_Sent]] = {}
+        for letter, payload in events:
+            by_model.setdefault(letter["monitored_model"], []).append((letter, payload))
+        for model, some in by_model.items():
+            letters = _Events(self, [letter for letter, _ in some], asked, dry)
+            revived = [again.revive(i, payload, letter["received_at"]) for i, (letter, payload) in enumerate(some)]
+            size = sum(letter["payload_bytes"] or 0 for letter in letters.letters)
+            try:
+                taken = self._pairs.take(revived, model, size, letters)
+            except _Resolved:  # by somebody else, in between
+                continue
+            refused = {letters.letters[r.index]["seq"]: r for r in taken.rejects}
+            for seq, reject in refused.items():
+                outcome.refused.append({"id": seq, "reason": reject.reason, "message": reject.message})
+            outcome.replayed += len({one["seq"] for one in letters.letters} - refused.keys())
 
     # --- scores ---
 
@@ -268,6 +317,22 @@ class _Round:
         # Somebody may have dropped them since they were read: then nothing of them is to be stored.
         if any(_resolved(transaction, self.letters)):
             raise _Resolved
+
+
+class _Events:
+    """Letters that hold inference events, one each, on their way through the pairing."""
+
+    def __init__(self, replayer: Replayer, letters: Sequence[Mapping[str, Any]], asked: Asked, dry: bool) -> None:
+        self._replayer = replayer
+        self._asked = asked
+        self.letters = letters
+        self.dry = dry
+
+    def taken(self, transaction: Transaction, places: Collection[int]) -> None:
+        letters = [self.letters[place] for place in sorted(places)]
+        if any(_resolved(transaction, letters)):
+            raise _Resolved
+        self._replayer.resolve(transaction, letters, self._asked, "replayed", "taken", None)
 
 
 class _Resolved(Undone):

@@ -21,11 +21,14 @@ from monitor.auth import Tokens
 from monitor.cloudevents import envelope as cloudevents
 from monitor.cloudevents.envelope import Event
 from monitor.cloudevents.pairing import Pairs
+from monitor.deadletter.replay import Asked, Outcome, Replayer
+from monitor.deadletter.selection import Selection
 from monitor.errors import BodyRejected
+from monitor.faultpoints import arm
 from monitor.receiving import Budget
 from monitor.records import Reject
 from monitor.server import PushServer
-from tests.monitor.support import NOON, World
+from tests.monitor.support import NOON, World, sample
 
 KSERVE, SELDON = "org.kubeflow.serving.inference.", "io.seldon.serving.inference."
 Post = Callable[..., httpx.Response]
@@ -77,6 +80,19 @@ class Loggers:
             headers, body = dict(message.headers), message.body
         response = self.client.post("/v1/cloudevents", content=body, headers=headers, params=params)
         return response.status_code, response.json()
+
+    def serve(self, *services: dict[str, Any], **more: Any) -> None:
+        """Reload with other services."""
+        section = {**self.world.config.cloudevents.model_dump(), "services": services}
+        self.world.config = type(self.world.config).model_validate(
+            {**self.world.config.model_dump(), "cloudevents": section, **more}
+        )
+        self.world.inbox.configure(self.world.config)
+        self.pairs.configure(self.world.config)
+
+    def replay(self, *, dry: bool = False) -> Outcome:
+        replayer = Replayer(self.world.store, self.world.inbox, metrics=self.world.metrics, pairs=self.pairs)
+        return replayer.replay(Selection(everything=True), Asked("ann@desk"), dry=dry)
 
     def halves(self) -> int:
         return len(self.world.state("SELECT * FROM halves"))
@@ -228,6 +244,132 @@ def test_what_is_kept_for_the_other_half_is_masked(loggers: Loggers) -> None:
     (stored,) = loggers.world.rows("predictions")
     assert "ada@example.org" not in json.dumps(stored, default=str)
     assert stored["f_note"].startswith("write to ")
+
+
+# --- out of the dead letter ---
+
+NEW = {"service": "new", "model": "houses", "features": ["size", "city"]}
+
+
+def summary(outcome: Outcome) -> tuple[int, list[str]]:
+    return outcome.replayed, [one["reason"] for one in outcome.refused]
+
+
+@pytest.mark.parametrize("mode", ("binary", "structured"))
+@pytest.mark.parametrize("order", (("request", "response"), ("response", "request")))
+def test_events_of_a_service_that_was_not_known_become_a_prediction_once_it_is(
+    loggers: Loggers, mode: str, order: tuple[str, str]
+) -> None:
+    data = {"request": ASKED, "response": ANSWERED}
+    for half in order:
+        assert loggers.post(event(half, data[half], service="new"), mode=mode)[0] == 422
+    assert summary(loggers.replay()) == (0, ["unknown_model"] * 2)
+    assert len(loggers.world.rows("deadletters", "")) == 2  # refused again is not set aside again
+    loggers.serve(NEW)
+    assert summary(loggers.replay(dry=True)) == (2, [])
+    assert (loggers.world.ids("predictions"), loggers.halves(), loggers.world.rows("resolutions", "")) == ([], 0, [])
+    assert summary(loggers.replay()) == (2, [])
+    (row,) = loggers.world.rows("predictions")
+    assert (row["record_id"], row["event_time"], row["prediction"], row["f_city"]) == ("r1", NOON, 1.5, "Oslo")
+    assert [(r["deadletter_seq"], r["result"]) for r in loggers.world.rows("resolutions", "")] == [(1, "taken"), (2, "taken")]
+    assert (loggers.halves(), loggers.replay().matched) == (0, 0)
+    assert sample(loggers.world.metrics, "modelwatch_deadletter_records", reason="unknown_model") == 0
+
+
+def test_a_replayed_half_waits_for_the_other_and_meets_it(loggers: Loggers) -> None:
+    loggers.post(event("request", ASKED, service="new"))
+    loggers.serve(NEW)
+    assert summary(loggers.replay()) == (1, [])
+    assert loggers.halves() == 1
+    loggers.restart()
+    assert numbers(loggers.post(event("response", ANSWERED, service="new"))) == (200, counts(accepted=1))
+    assert loggers.world.ids("predictions") == ["r1"]
+
+
+def test_a_replayed_half_meets_the_one_that_waits_and_one_sent_again_is_known(loggers: Loggers) -> None:
+    loggers.post(event("request", ASKED, service="new"))
+    loggers.serve(NEW)
+    loggers.post(event("response", ANSWERED, service="new"))
+    assert loggers.halves() == 1
+    assert summary(loggers.replay()) == (1, [])
+    assert (loggers.world.ids("predictions"), loggers.halves()) == (["r1"], 0)
+    assert numbers(loggers.post(event("request", ASKED, service="new"))) == (200, counts(duplicates=1))
+
+
+def test_an_event_without_a_time_is_replayed_as_of_when_it_came(loggers: Loggers) -> None:
+    came = loggers.world.clock.now()
+    for half, data in (("request", ASKED), ("response", ANSWERED)):
+        one = orjson.loads(to_structured_event(event(half, data, service="new")).body)
+        del one["time"]
+        loggers.client.post("/v1/cloudevents", json=one, headers={"Content-Type": "application/cloudevents+json"})
+    loggers.world.clock.move(7200)
+    loggers.serve(NEW)
+    assert summary(loggers.replay()) == (2, [])
+    assert [row["event_time"] for row in loggers.world.rows("predictions")] == [came]
+
+
+def test_a_model_named_by_the_address_is_kept_for_the_replay(loggers: Loggers) -> None:
+    loggers.post(event("request", ASKED, service="new"), model="latecomer")
+    loggers.post(event("response", ANSWERED, service="new"), model="latecomer")
+    models = [*(m.model_dump() for m in loggers.world.config.models), {"name": "latecomer", "task": "regression"}]
+    loggers.serve(models=models)
+    assert summary(loggers.replay()) == (2, [])
+    assert loggers.world.ids("predictions", "latecomer") == ["r1"]
+
+
+def test_two_halves_that_both_came_too_early_meet_in_a_replay(make: Callable[..., Loggers]) -> None:
+    loggers = make(cloudevents={"pair_seconds": "1m"})
+    loggers.post(event("request", ASKED))
+    loggers.world.clock.move(61)
+    loggers.pairs.expire()
+    loggers.post(event("response", ANSWERED))
+    loggers.world.clock.move(61)
+    loggers.pairs.expire()
+    assert [row["reason"] for row in loggers.world.rows("deadletters", "")] == ["unpaired"] * 2
+    assert summary(loggers.replay()) == (2, [])
+    assert (loggers.world.ids("predictions"), loggers.halves()) == (["r1"], 0)
+
+
+def test_a_pair_that_is_refused_in_a_replay_has_a_letter_that_holds_it(loggers: Loggers) -> None:
+    loggers.post(event("request", ASKED, service="new"))
+    loggers.post(event("response", {"predictions": [1, 2]}, service="new"))
+    loggers.serve(NEW)
+    assert summary(loggers.replay(dry=True)) == (1, ["undecodable"])
+    assert summary(loggers.replay()) == (1, ["undecodable"])
+    letters = loggers.world.rows("deadletters", "")
+    assert [(row["seq"], row["reason"]) for row in letters] == [(1, "unknown_model"), (2, "unknown_model"), (3, "undecodable")]
+    assert json.loads(letters[2]["payload"]).keys() == {"request", "response"}
+    assert [row["deadletter_seq"] for row in loggers.world.rows("resolutions", "")] == [1, 2]
+    assert summary(loggers.replay()) == (0, ["undecodable"])
+    assert len(loggers.world.rows("deadletters", "")) == 3
+
+
+@pytest.mark.parametrize("place", ("commit.before", "commit.after"))
+@pytest.mark.parametrize("commit", (1, 2), ids=("of the halves", "of the prediction"))
+def test_a_replay_that_dies_at_a_commit_is_done_once(loggers: Loggers, place: str, commit: int) -> None:
+    loggers.post(event("request", ASKED, service="new"))
+    loggers.post(event("response", ANSWERED, service="new"))
+    loggers.serve(NEW)
+    left = commit
+
+    def die(name: str) -> None:
+        nonlocal left
+        left -= name == place
+        if not left:
+            arm(None)
+            raise RuntimeError("killed")
+
+    arm(die)
+    try:
+        with pytest.raises(RuntimeError, match="killed"):
+            loggers.replay()
+    finally:
+        arm(None)
+    loggers.restart()
+    loggers.replay()
+    assert (loggers.world.ids("predictions"), loggers.halves()) == (["r1"], 0)
+    assert sorted(row["deadletter_seq"] for row in loggers.world.rows("resolutions", "")) == [1, 2]
+    assert len(loggers.world.rows("deadletters", "")) == 2
 
 
 BAD: dict[str, tuple[dict[str, str], bytes, int, str]] = {

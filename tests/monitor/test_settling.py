@@ -106,7 +106,8 @@ def test_a_wrapper_repeats_its_calls_and_not_those_of_its_tools(world: World) ->
 @pytest.mark.parametrize("kind", ("agent", "chain", "other"))
 def test_what_is_no_tool_is_seen_through(world: World, kind: str) -> None:
     """As ai.generateText around ai.generateText.doGenerate, or a chain of LangChain inside a gateway's client."""
-    between = span("t", "b", "outer", 1, 8, **({} if kind == "other" else {"openinference__span__kind": kind.upper()}))
+    says: dict[str, Any] = {} if kind == "other" else {"openinference__span__kind": kind.upper()}
+    between = span("t", "b", "outer", 1, 8, **says)
     world.send("spans", chat("t", "outer", end=9), between, chat("t", "inner", "b", 2, 3))
     world.settle(2)
     assert [row["type"] for row in world.rows("spans", "bot") if row["span_id"] == between.span_id] == [kind]
