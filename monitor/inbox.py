@@ -143,7 +143,8 @@ class Inbox:
             InboxFull, StoreUnavailable: nothing was taken; the sender must send again.
         """
         if not batch.masked:
-            batch = replace(batch, items=self.mask(batch.kind, batch.items, batch.model))
+            items, named = self.mask(batch.kind, batch.items, batch.model), self._masking.model(batch.model)
+            batch = replace(batch, items=items, model=named, key=self._masking.key(batch.key))
         received_at = self._clock.now()
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
         parsed = self._parse(batch, arrived_at)

@@ -8,6 +8,7 @@ what it is given.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,18 +22,21 @@ from monitor.config import Config, MaskingConfig, MaskingOverride
 from monitor.fields import Rejected
 from monitor.genai.dialecttable import FILE as DIALECTS
 from monitor.masking import contentless
-from monitor.masking.policy import Count, Policy, keyed, parsed
+from monitor.masking.policy import HASH, Count, Policy, keyed, parsed
 from monitor.metrics import Metrics
 from monitor.otlp.routing import Router
 from monitor.otlp.spans import Event, Link, LogRecord, Span
 from monitor.records import MAX_ID, Reject
 
 SIDES = ("input", "output")
+ID_FIELDS = ("trace_id", "span_id", "parent_id", "traceId", "spanId", "parentSpanId")
 STRICTNESS = ("keep", "mask", "hash", "drop")
 CUT_AT, TAIL = 2**20, 256  # a payload of this length was cut; what stands at its end may be half of a number
 _UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
 _LEFT_OUT = re.compile(r"not kept: \d{1,12} characters; masking\.content is none")
 _PIECE = re.compile("[^\x00-\x1f\ufffd]+")
+_ID = re.compile("[0-9a-f]{32}|[0-9a-f]{16}")
+_BOTH = re.compile("[0-9a-f]{32}-[0-9a-f]{16}")
 
 
 class Masking:
@@ -47,8 +51,8 @@ class Masking:
         dialects = _dialects()
         self._aliases = _aliases(dialects)
         self._kept = {*_harmless(dialects), *(key for model in config.models for key in model.match)}
+        self._known = frozenset(model.name for model in config.models)
         self._base = self._rules(base.kinds, base.fields, base.content)
-        self._known = {model.name for model in config.models}
         self._models: dict[str, _Rules] = {}
         for model in config.models:
             if (own := model.masking) is not None:
@@ -77,6 +81,17 @@ class Masking:
                     log.error("a record cannot be masked and is not kept", kind=kind, error=type(exc).__name__)
                 masked.append(_unmaskable(index, item, deep=deep))
         return masked
+
+    def model(self, name: str | None) -> str | None:
+        """What a batch says its model is: one that is not configured may be anything."""
+        return name if name is None or name in self._known else self._strictest.model(name)
+
+    def key(self, key: str | None) -> str | None:
+        """The client's name for a batch. One in which something is recognised becomes its hash, which is the same each time."""
+        if key is None or self._strictest.policy.text(key) == key:
+            return key
+        data = key.encode(errors="surrogatepass")
+        return HASH + (keyed(self._key, data) if self._key else hashlib.sha256(data).hexdigest()[:32])
 
     def _item(self, kind: str, item: Any, model: str | None, resources: dict[tuple[int, int], dict[str, Any]]) -> Any:
         if isinstance(item, dict):
@@ -108,19 +123,28 @@ class Masking:
     def _rules(self, kinds: Sequence[str], fields: Mapping[str, str], content: str) -> _Rules:
         more = {f"attributes.{key}": action for field, action in fields.items() for key in self._aliases.get(field, ())}
         policy = Policy(tuple(kinds), {**more, **fields}, self._key, self._count)
-        return _Rules(policy, content, self._key, self._count, self._kept)
+        return _Rules(policy, content, self._key, self._count, self._kept, self._known)
 
 
 class _Rules:
     """A policy, and whether content is stored at all, applied to the things that come in."""
 
-    def __init__(self, policy: Policy, content: str, hash_key: bytes | None, count: Count, kept: Collection[str]) -> None:
-        """`kept`: attributes that carry no content: those the dialects name so, and those by which a span finds its model."""
+    def __init__(
+        self, policy: Policy, content: str, hash_key: bytes | None, count: Count, kept: Collection[str], models: Collection[str]
+    ) -> None:
+        """`kept`: attributes that carry no content: those the dialects name so, and those by which a span finds its model.
+        `models`: those that are configured; what else stands in a record's model may be anything."""
         self.policy = policy
         self.content = content
         self._key = hash_key
         self._count = count
         self._kept = kept
+        self._models = models
+
+    def model(self, name: str) -> str:
+        if self.content == "none" and not contentless.is_id("model", name):
+            return contentless.NO_ID
+        return self.policy.text(name)
 
     def record(self, kind: str, item: dict[str, Any]) -> dict[str, Any]:
         policy = self.policy
@@ -130,7 +154,8 @@ class _Rules:
             name: value
             for name in contentless.IDS
             if contentless.is_id(name, value := bare.get(name)) and name in bare and policy.action(name) is None
-        }
+            and (name != "model" or not isinstance(value, str) or value in self._models)
+        }  # fmt: skip
         rest = {name: value for name, value in bare.items() if name not in aside}
         # The numbers of a tabular model are its features: one that looks like a card is still a number.
         new = policy.masked(rest, numbers=kind not in ("predictions", "labels"))
@@ -147,22 +172,35 @@ class _Rules:
         events = [self._event(event, i) for i, event in enumerate(one.events)]
         links = [self._link(link, i) for i, link in enumerate(one.links)]
         name = self._text(one.name, "name")
+        scope, version = self._scope(one.scope, "scope"), self._scope(one.scope_version, "scope_version")
+        ids = self._id(one.trace_id), self._id(one.span_id), self._id(one.parent_id)
         status = None if one.status_message is None else self._content(one.status_message, "status_message")
         same = attributes is one.attributes and resource is one.resource and name is one.name and status is one.status_message
         same = same and all(map(_is, events, one.events)) and all(map(_is, links, one.links))
+        same = same and scope is one.scope and version is one.scope_version
+        same = same and all(map(_is, ids, (one.trace_id, one.span_id, one.parent_id)))
         if same:
             return one
         return replace(
-            one, attributes=attributes, resource=resource, events=events, links=links, name=name, status_message=status
-        )
+            one, attributes=attributes, resource=resource, events=events, links=links, name=name, status_message=status,
+            scope=scope, scope_version=version, trace_id=ids[0] or "", span_id=ids[1] or "", parent_id=ids[2],
+        )  # fmt: skip
 
     def log(self, one: LogRecord, resources: dict[tuple[int, int], dict[str, Any]]) -> LogRecord:
         attributes, resource = self._attributes(one.attributes, "attributes"), self._resource(one.resource, resources)
         body = self._content(one.body, "body")
         name = None if one.event_name is None else self._text(one.event_name, "event_name")
-        if attributes is one.attributes and resource is one.resource and body is one.body and name is one.event_name:
+        scope, version = self._scope(one.scope, "scope"), self._scope(one.scope_version, "scope_version")
+        severity = self._scope(one.severity, "severity")
+        ids = self._id(one.trace_id), self._id(one.span_id)
+        same = attributes is one.attributes and resource is one.resource and body is one.body and name is one.event_name
+        same = same and scope is one.scope and version is one.scope_version and severity is one.severity
+        if same and ids[0] is one.trace_id and ids[1] is one.span_id:
             return one
-        return replace(one, attributes=attributes, resource=resource, body=body, event_name=name)
+        return replace(
+            one, attributes=attributes, resource=resource, body=body, event_name=name, scope=scope, scope_version=version,
+            severity=severity, trace_id=ids[0], span_id=ids[1],
+        )  # fmt: skip
 
     def reject(self, kind: str, one: Reject) -> Reject:
         """A message may show a piece of what it complains of."""
@@ -170,6 +208,9 @@ class _Rules:
         record_id = one.record_id
         if record_id is not None and self.policy.action("record_id") is not None:
             record_id = self.policy.masked_at(record_id, "record_id")
+        elif record_id is not None and kind in ("spans", "logs") and not _BOTH.fullmatch(record_id):
+            # An id that is none may be anything. The payload shows it, masked.
+            record_id = "-".join(part for part in record_id.split("-") if _ID.fullmatch(part)) or None
         payload = self._payload(kind, one.payload)
         if message is one.message and record_id is one.record_id and payload is one.payload:
             return one
@@ -212,11 +253,28 @@ class _Rules:
 
     def _link(self, link: Link, i: int) -> Link:
         attributes = self._attributes(link.attributes, f"links.{i}.attributes")
-        return link if attributes is link.attributes else replace(link, attributes=attributes)
+        trace_id, span_id = self._id(link.trace_id), self._id(link.span_id)
+        if attributes is link.attributes and trace_id is link.trace_id and span_id is link.span_id:
+            return link
+        return replace(link, trace_id=trace_id or "", span_id=span_id or "", attributes=attributes)
 
     def _text(self, text: str, path: str) -> str:
         new = self.policy.masked_at(text, path)
         return new if isinstance(new, str) else ""  # what is dropped leaves an empty name
+
+    def _scope(self, text: str | None, path: str) -> str | None:
+        return None if text is None else self.policy.masked_at(text, path)
+
+    def _id(self, value: str | None) -> str | None:
+        """An id of a trace or span, unless it is none: then it is a text like any other, perhaps one in hex."""
+        if not value or _ID.fullmatch(value):
+            return value
+        try:
+            told = bytes.fromhex(value).decode("latin-1")
+        except ValueError:
+            return self.policy.text(value)
+        masked = self.policy.text(told)
+        return value if masked == told else masked
 
     def _content(self, value: Any, path: str) -> Any:
         if self.content == "none" and not (value is None or isinstance(value, (bool, int, float))):
@@ -259,12 +317,17 @@ class _Rules:
         if self.content == "none":
             return {"payload": self._left_out(item)}
         if isinstance(item.get("attributes"), dict):
-            return self.policy.masked(item)  # type: ignore[no-any-return]
+            return self._ids(self.policy.masked(item))
         if self.policy.removes:
             return {
                 "payload": f"not kept: {contentless.characters(item)} characters; masking.fields cannot be applied to this form"
             }
-        return self.policy.masked(self._wire(item))  # type: ignore[no-any-return]
+        return self._ids(self.policy.masked(self._wire(item)))
+
+    def _ids(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Those that came as bytes of a wrong length stand there in hex, where the recognisers see nothing."""
+        new = {name: self._id(item[name]) for name in ID_FIELDS if isinstance(item.get(name), str)}
+        return item if all(new[name] is item[name] for name in new) else {**item, **new}
 
     def _wire(self, value: Any) -> Any:
         """OTLP/JSON with its attributes' texts masked, each under the name of its attribute."""

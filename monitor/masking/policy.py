@@ -16,6 +16,7 @@ import orjson
 
 from monitor.masking.recognisers import NUMBERS, Recognisers, key, phone, ssn, token
 from monitor.masking.recognisers.card import is_card
+from monitor.masking.recognisers.written import ESCAPED
 
 Count = Callable[[str, int], None]
 """(kind, how many): what was masked, hashed or dropped."""
@@ -27,7 +28,6 @@ _MAX_JSON = 8  # JSON in JSON in JSON
 _CARD_DIGITS = range(12, 20)
 _FEWEST_CARD, _FEWEST_DIGITS = 10**11, 10**6  # smaller integers are neither cards nor phone numbers
 _SAME_TOGETHER = frozenset((*NUMBERS, "key"))
-_HIDING = ("\\u00", "\\/")  # escapes of JSON behind which a pattern would not see what it looks for
 _JSON_BEGINS = frozenset('{["')
 _SECRET_MASKED = re.compile(r"(?:[A-Za-z]{1,16} )?\[KEY\]")
 
@@ -118,7 +118,7 @@ class Policy:
         if not self._gathered(value, texts, numbers):
             return False
         text = "\n".join(texts)
-        if "\\" in text and any(escape in text for escape in _HIDING):
+        if "\\" in text and ("\\/" in text or ESCAPED.search(text)):  # escapes of JSON, behind which no pattern sees anything
             return False
         suspects = self.recognisers.suspects(text)
         # A date is a suspect, and common, and so is the word "passage". What is a number or a key in one text is one in all of

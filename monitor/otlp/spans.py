@@ -64,11 +64,11 @@ def wrong_ids(one: Span | LogRecord) -> tuple[str, str] | None:
     own = isinstance(one, Span)
     if own or one.trace_id is not None:
         if not _is_id(one.trace_id, TRACE_ID):
-            return "bad_trace_id", f"traceId: {_shown(one.trace_id)}; 16 bytes, not all zero, are wanted"
+            return "bad_trace_id", f"traceId: {_shown(one.trace_id)}; 16 bytes (32 hex digits), not all zero, are wanted"
         if (own or one.span_id is not None) and not _is_id(one.span_id, SPAN_ID):
-            return "bad_span_id", f"spanId: {_shown(one.span_id)}; 8 bytes, not all zero, are wanted"
+            return "bad_span_id", f"spanId: {_shown(one.span_id)}; 8 bytes (16 hex digits), not all zero, are wanted"
     if isinstance(one, Span) and one.parent_id is not None and not _is_id(one.parent_id, SPAN_ID):
-        return "bad_span_id", f"parentSpanId: {_shown(one.parent_id)}; 8 bytes, or nothing, are wanted"
+        return "bad_span_id", f"parentSpanId: {_shown(one.parent_id)}; 8 bytes (16 hex digits), or nothing, are wanted"
     return None
 
 
@@ -105,4 +105,5 @@ def _is_id(value: str | None, digits: int) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "is missing" if not value else f"{str(value)[:64]!r}"
+    """Never what it is: the beginning of a key or an address says too much, and masking does not see what it is of."""
+    return "is missing" if not value else f"{len(str(value))} characters"

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from monitor.inbox import Batch
 from monitor.masking.masking import Masking
 from monitor.metrics import Metrics
 from monitor.otlp.spans import Event, Link, LogRecord, Span
+from monitor.otlp.wire import decode_traces, rejected
 from monitor.records import Reject
 from monitor.sources.follow import FollowSource
 from tests.monitor.support import NOON, Door, World, contexts, generation, label, prediction, sample
@@ -227,6 +229,65 @@ def test_the_payload_of_a_rejected_span_is_masked_in_every_form(payload: Any) ->
     assert after.index == 3
     assert leaks(after) == []
     assert "hunter2" not in str(after)
+
+
+WRONG = ("sk-proj-a1B2c3D4e5F6a1B2c3D4e5F6", "bob.smith@example.com", b"bob.smith@example.com".hex(), "a" * 60 + "@example.com")
+
+
+def test_what_was_sent_for_an_id_and_is_none_is_masked_wherever_it_is_shown(world: World) -> None:
+    for text in WRONG:
+        ids = {"traceId": text, "spanId": text, "parentSpanId": text, "name": "x"}
+        export = {"resourceSpans": [{"scopeSpans": [{"spans": [ids, {**ids, "traceId": "a" * 32}]}]}]}
+        rejects = decode_traces(orjson.dumps(export), "application/json")
+        assert [one.reason for one in rejects if isinstance(one, Reject)] == ["bad_trace_id", "bad_span_id"]
+        rejects += [rejected(span(span_id=text), 2), rejected(span(trace_id=text), 3), rejected(span(parent_id=text), 4)]
+        world.inbox.put(Batch("spans", rejects, "test")).result()
+    letters = [one for one in texts(stored(world)) if any(text in one or text[:60] in one for text in WRONG)]
+    assert len(world.letters()) == 20
+    assert letters == []
+
+
+def test_ids_that_are_none_in_links_and_logs_are_masked_and_so_are_scope_and_severity() -> None:
+    for text in WRONG:
+        after = one("spans", span(links=[Link(text, text, {})], scope=text, scope_version=text))
+        log = one("logs", log_record(span_id=text, severity=text, scope=text, scope_version=text))
+        assert text not in (after.links[0].trace_id, after.links[0].span_id, log.span_id)
+        if "@" in text or "sk-" in text:
+            assert text not in (after.scope, after.scope_version, log.scope, log.scope_version, log.severity)
+
+
+@pytest.mark.parametrize("secret", (SECRETS["email"], SECRETS["key"], SECRETS["phone"]))
+def test_a_model_that_is_not_configured_is_masked_in_the_letter_and_the_message(world: World, secret: str) -> None:
+    answer = world.inbox.put(
+        Batch("generations", [{"record_id": "a"}, {"record_id": "b", "model": secret}], "test", model=secret)
+    )
+    assert [reject.reason for reject in answer.result().rejects] == ["unknown_model"] * 2
+    assert secret not in str(answer.result().as_json())
+    assert len(world.letters()) == 2
+    assert leaks(stored(world)) == []
+
+
+@pytest.mark.parametrize("settings", ({}, {"hash_key": KEY}), ids=("no key", "key"))
+def test_an_idempotency_key_that_holds_personal_data_is_hashed_and_a_replay_is_still_one(
+    make_world: Callable[..., World], settings: dict[str, Any]
+) -> None:
+    world = make_world(masking=settings)
+    keys = [f"for {SECRETS['email']}", f"for {SECRETS['phone']}", "order-1"]
+    for key in keys:
+        batch = Batch("generations", [generation(key[-5:])], "test", key=key, body_hash="1")
+        first, again = (world.inbox.put(batch).result().as_json() for _ in range(2))
+        assert first["accepted"] == 1
+        assert again == {**first, "replayed": True}
+        assert (first["batch_id"] == key) is (key == "order-1")
+        other = world.inbox.put(replace(batch, body_hash="2")).result()
+        assert [reject.reason for reject in other.rejects] == ["conflict"]
+    assert leaks(stored(world)) == []
+
+
+def test_what_json_writes_in_ascii_is_found_too() -> None:
+    for text in ("4111\u20131111\u20131111\u20131111", "4111\u00a01111\u00a01111\u00a01111", "bob\u200b@example.com"):
+        after = one("generations", {"question": json.dumps({"x": text})})
+        assert json.loads(after["question"])["x"] in ("[CARD]", "[EMAIL]")
 
 
 # --- rules ---

@@ -28,11 +28,16 @@ FOUND = {
         r"a\nbob@example.com\u000abob@example.com": r"a\n[EMAIL][EMAIL]",
         r"andr\u00e9@example.com": "[EMAIL]",
         "пошта: олена@приклад.укр.": "пошта: [EMAIL].",
+        "é bob\u200b@exam\u00adple.c\u2060om!": "é [EMAIL]!",
+        "bob\uff20example\uff0ecom": "[EMAIL]",
     },
     "card": {
         "card 4111 1111 1111 1111 please": "card [CARD] please",
         "378282246310005, 5555-5555-5555-4444": "[CARD], [CARD]",
         '{"n":4111111111111111}': '{"n":[CARD]}',
+        "4111.1111.1111.1111 or 4111\u00a01111\u00a01111\u00a01111": "[CARD] or [CARD]",
+        "4111\u20131111\u20131111\u20131111": "[CARD]",
+        "号：\uff14" + "\uff11" * 15 + "。": "号：[CARD]。",
     },
     "iban": {
         "to DE89 3704 0044 0532 0130 00 today": "to [IBAN] today",
@@ -72,6 +77,8 @@ LEFT = [
     "api_key=os.environ['KEY'], password=${env:PASSWORD}, token: <your token here>",
     "sk-learn, task-force, chatcmpl-9f86d081884c7d659a2feaa0c55ad015, call_9f86d081884c7d659a2f",
     "std::vector a::b 12:34:56",
+    "3612345.1234560, 411111.1111111111, 4111.1111.1111.1112",
+    "naïve – a dash – and\u00a0a space, \u200bunseen, “quoted”, ２０２６",
     "000-12-3456, 666-12-3456, 900-12-3456 were never issued",
 ]
 
@@ -174,6 +181,9 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "escapes": lambda n: "\\u0040" * (n // 6),
     "assigned digits": lambda n: "key=a1b" * (n // 7),
     "quotes": lambda n: '"' * n,
+    "dotted digits": lambda n: "4444." * (n // 5) + "a",
+    "unseen": lambda n: "4\u200b" * (n // 2),
+    "digits of full width": lambda n: "\uff14" * n,
 }
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from monitor.masking.recognisers import card, email, iban, ip, key, name, phone, ssn
+from monitor.masking.recognisers.written import plain
 
 Place = tuple[int, int]
 
@@ -48,6 +49,7 @@ class Recognisers:
 
     def suspects(self, text: str) -> list[str]:
         """Kinds that may stand in the text: none for most texts, at a fraction of the cost of looking."""
+        text, _ = plain(text)
         data = text.encode("latin-1", "replace")  # one byte a character, whatever the script
         found = []
         if self._key and key.may_stand_in(text, data):
@@ -64,10 +66,14 @@ class Recognisers:
 
     def find(self, text: str, hint: str = "", kinds: Collection[str] | None = None) -> list[tuple[int, int, str]]:
         """(start, end, kind) in order, none overlapping another. `kinds` are the suspects where they are known."""
+        text, original = plain(text)
         if "\\" in text:  # in JSON that was not read, the n of \\n is no letter of what follows
             text = _ESCAPE.sub("  ", text)
         kinds = self.suspects(text) if kinds is None else kinds
-        return _apart((start, end, kind) for kind in kinds for start, end in RECOGNISERS[kind](text, hint))
+        found = _apart((start, end, kind) for kind in kinds for start, end in RECOGNISERS[kind](text, hint))
+        if original is None:
+            return found
+        return [(original[start], original[end - 1] + 1, kind) for start, end, kind in found]
 
     def masked(self, text: str, hint: str = "") -> tuple[str, Counter[str]]:
         """The text with what was recognised replaced, and how many of each kind. Masking what is masked changes nothing."""

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 
 from monitor.masking.recognisers.runs import matches
 
-_CARD = re.compile(r"(?<![\w.+-])(?<!\d )[1-6]\d{2,}(?:[ -]\d{2,})*(?![\w-])(?!\.\d)")
+_CARD = re.compile(r"(?<![\w.+-])(?<!\d )[1-6]\d{2,}(?:[ .-]\d{2,})*(?![\w-])(?!\.\d)")
 _FEWEST, _MOST = 12, 19
-_GAPS = str.maketrans("", "", " -")
+_GAPS = str.maketrans("", "", " .-")
 
 
 def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:
@@ -48,8 +48,11 @@ def luhn(digits: str) -> bool:
 
 
 def _grouped(text: str) -> bool:
-    groups = re.split("[ -]", text)
-    return len(groups) == 1 or (len({c for c in text if c in " -"}) == 1 and all(3 <= len(g) <= 7 for g in groups))
+    groups = re.split("[ .-]", text)
+    gaps = {c for c in text if c in " .-"}
+    if "." in gaps and len(groups) < 3:
+        return False  # a fraction
+    return len(groups) == 1 or (len(gaps) == 1 and all(3 <= len(g) <= 7 for g in groups))
 
 
 def _within(run: str, offset: int) -> Iterator[tuple[int, int]]:
