@@ -68,9 +68,9 @@ CALIBRATED: dict[str, dict[ColumnKind, tuple[Distance, int]]] = {
 """The distance behind each method, and how it shrinks with the sizes (`calibration.Column`)."""
 
 AUTO: dict[ColumnKind, MethodName] = {"number": "anderson", "category": "jensenshannon"}
-"""Anderson-Darling, because it sees both moves on all shapes. Flagged at 5 %, of 300 windows of 200 rows, shifted by 0.2 deviations
-or spread 1.3 times as wide: normal columns 69 and 93 % (wasserstein 72 and 99, ks 63 and 53, mmd 51 and 97), Cauchy ones 83 and
-25 % (wasserstein 5 and 12, ks 89 and 25, mmd 90 and 57)."""
+"""Anderson-Darling, because it sees both moves on all shapes. Flagged at 5 %, of 300 windows of 200 rows, shifted by 0.2
+deviations or spread 1.3 times as wide: normal columns 69 and 93 % (wasserstein 72 and 99, ks 63 and 53, mmd 51 and 97), Cauchy
+ones 83 and 25 % (wasserstein 5 and 12, ks 89 and 25, mmd 90 and 57)."""
 
 KEPT = 8
 """Calibrations a detector remembers: of one reference, the sizes of its last windows."""
