@@ -178,7 +178,9 @@ class OtlpGrpcServer:
         except TimeoutError:
             raise _Refused(LATE) from None
         except StopAsyncIteration:
-            raise _Refused(Trouble(400, "no_message", "the call has no message")) from None
+            # One that is too long is refused by gRPC itself, before we see it, and looks the same from here.
+            message = f"the call has no message, or one of more than {self._limit} bytes (otlp.max_body_bytes)"
+            raise _Refused(Trouble(413, "too_large", message)) from None
         hold.reach(len(body))
         work = partial(exports.put, self._inbox, signal, body, PROTOBUF, source=self.transport)
         taken = await self._loop.run_in_executor(self._decoders, work)

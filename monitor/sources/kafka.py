@@ -400,13 +400,17 @@ class KafkaSource(PollingSource):
     def _measure_lag(self) -> None:
         from confluent_kafka import KafkaException, TopicPartition
 
-        lag = dict.fromkeys(self._topics, 0)
+        lag: dict[str, int] = {}
         for (topic, number), owned in self._owned.items():
             with contextlib.suppress(KafkaException):
                 low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
-                lag[topic] += max(0, high - max(low, owned.position or 0)) if high >= 0 else 0
-        for topic, records in lag.items():
-            self._metrics.kafka_lag.labels(self.config.name, topic).set(records)
+                if high >= 0:
+                    lag[topic] = lag.get(topic, 0) + max(0, high - max(low, owned.position or 0))
+        for topic in self._topics:
+            if topic in lag:
+                self._metrics.kafka_lag.labels(self.config.name, topic).set(lag[topic])
+            else:  # nobody knows it: it is no 0
+                self._metrics.kafka_lag.forget(source=self.config.name, topic=topic)
 
 
 _WHERE = "consumer = ? AND topic = ? AND partition = ?"

@@ -273,6 +273,8 @@ def test_brokers_that_go_away_are_seen_and_waited_for(
 def test_the_lag_is_what_is_not_stored(world: World, cluster: MockKafka, topic: str, member: Member) -> None:
     cluster.send(topic, *(body(f"r{i}") for i in range(5)))
     source = member(world, batch_records=1)
+    source._measure_lag()
+    assert sample(world.metrics, "modelwatch_kafka_lag_records", source="bus", topic=topic) is None  # not assigned yet
     until(lambda: len(world.ids("predictions")) == 2, source)
     source._measure_lag()
     assert sample(world.metrics, "modelwatch_kafka_lag_records", source="bus", topic=topic) == 3

@@ -178,7 +178,7 @@ def test_what_cannot_pass_does_not(receiver: Receiver) -> None:
     nothing = receiver.channel.stream_unary(TRACES)
     with pytest.raises(grpc.RpcError) as refusal:
         nothing(iter(()), timeout=SECONDS)
-    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_an_export_of_20_mib_is_taken_and_one_byte_more_is_not(receiver: Receiver) -> None:
@@ -191,6 +191,7 @@ def test_an_export_of_20_mib_is_taken_and_one_byte_more_is_not(receiver: Receive
         refused = receiver.refusal(larger, compression=compression)
         assert (refused.code(), delay_of(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
     assert receiver.witness.seen == 1
+    wait_for(lambda: receiver.counted("RESOURCE_EXHAUSTED") == 2, "both to be counted as the sender sees them")
 
 
 def test_a_gzip_bomb_is_refused(receiver: Receiver) -> None:
