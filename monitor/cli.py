@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
 
 STOP_SECONDS = 20.0
+WATCH_SECONDS = 1.0  # so often it is looked whether the writer lives
 KINDS = ("predictions", "labels", "generations", "contexts", "feedback", "deployments")  # a test holds it to records.KINDS
 
 
@@ -107,8 +109,11 @@ def _run(arguments: argparse.Namespace) -> int:
         app.start()
     except OSError as exc:
         return _complain(str(exc))
-    while signals.wait() == {signal.SIGHUP}:
-        app.reload()
+    while not (broken := app.store.broken) and (sent := signals.wait(WATCH_SECONDS)) in (set(), {signal.SIGHUP}):
+        if sent:
+            app.reload()
+    if broken:  # nothing is taken any more: whoever started the daemon has to hear of it, and starts it again
+        log.error("the daemon ends: only a restart can mend it", problem=broken)
     log.info("stopping")
     # What cannot stop in time must not keep the service manager waiting: everything acknowledged is on disk already.
     deadline = threading.Timer(STOP_SECONDS, lambda: os._exit(1))
@@ -116,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
     deadline.start()
     app.stop()
     log.info("stopped")
-    return 0
+    return 1 if broken else 0
 
 
 class Signals:
@@ -134,9 +139,11 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: self._sent.add(number))
 
-    def wait(self) -> set[int]:
-        """All that came since the last call, once there is any."""
-        self._sent.update(self._reader.recv(4096))  # the bytes are the numbers; of a flood the handler knows the rest
+    def wait(self, seconds: float | None = None) -> set[int]:
+        """All that came since the last call, once there is any; nothing after so many seconds without."""
+        self._reader.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            self._sent.update(self._reader.recv(4096))  # the bytes are the numbers; of a flood the handler knows the rest
         sent, self._sent = self._sent, set()
         return sent
 

@@ -144,6 +144,7 @@ def test_from_a_record_to_a_firing_check_and_back_after_a_restart(start: Callabl
     app = start(checks=[MEAN, bare, check("isolated", "IsolatedMean", every="1s")])
     running = of(app)
     assert httpx.get(f"{running.metrics}/-/ready").text == "ready\n"
+    assert running.value("modelwatch_ready") == 1
     assert running.value("modelwatch_firing", check="mean") is None, "no verdict yet is no series, and not 0"
     shifted(running)
     running.send("generations", *(generation(f"g{n}", past(10 - n / 2)) for n in range(20)))
@@ -351,6 +352,12 @@ def test_a_start_that_fails_leaves_nothing_behind(shared: Shared, tmp_path: Path
     taken.stop()
 
 
+def test_a_daemon_that_takes_no_records_is_not_ready_in_its_metrics_either(start: Callable[..., App]) -> None:
+    running = of(start(store={"path": "store", "min_free_bytes": 2**62}))
+    wait_for(lambda: httpx.get(f"{running.metrics}/-/ready").status_code == 503, "the disk to be looked at")
+    assert running.value("modelwatch_ready") == 0
+
+
 def test_one_part_that_cannot_be_closed_does_not_keep_the_others_open(start: Callable[..., App]) -> None:
     before = helpers()
     app = start()
@@ -363,6 +370,7 @@ def test_one_part_that_cannot_be_closed_does_not_keep_the_others_open(start: Cal
     with pytest.raises(RuntimeError, match="cannot be closed"):
         app.stop()
     assert app.not_ready() == "starting or stopping"
+    assert app.registry.get_sample_value("modelwatch_ready") == 0
     assert app.reload() == "starting or stopping; reload again"
     assert helpers() == before
     app.stop()
@@ -490,3 +498,36 @@ def test_a_second_daemon_on_the_same_store_says_who_has_it(launch: Callable[[Pat
     assert f"store: in use by process {first.process.pid}; stop it, or point store.path somewhere else" in second.log()
     assert "Traceback" not in second.log()
     assert first.stop(signal.SIGINT) == 0
+
+
+KILLER = """
+import sys
+
+from monitor.config import SourceConfig
+
+
+class Killer:
+    def __init__(self, config, inbox, store, **rest):
+        self.config, self._store = config, store
+
+    class Config(SourceConfig):
+        pass
+
+    def start(self):
+        self._store.submit(lambda transaction: sys.exit("out of the blue"))
+
+    def stop(self):
+        pass
+"""
+
+
+def test_a_daemon_whose_writer_has_died_says_why_and_ends_with_an_exit_code(
+    launch: Callable[[Path], Daemon], tmp_path: Path
+) -> None:
+    (tmp_path / "my_source.py").write_text(KILLER)
+    write(tmp_path, sources=[{"name": "killer", "type": "my_source:Killer"}])
+    daemon = launch(tmp_path)
+    assert daemon.process.wait(60) == 1
+    assert "the writer died; restart the daemon" in daemon.log()
+    assert "the daemon ends: only a restart can mend it problem='the writer died: SystemExit'" in daemon.log()
+    assert daemon.log().rstrip().endswith("stopped")
