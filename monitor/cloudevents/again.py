@@ -72,5 +72,8 @@ def revive(index: int, payload: Any, arrived_at: datetime) -> Event | Alone | Re
         if payload.keys() == {"event", "half", "model", "records"}:
             records = [{"timestamp": arrived_at.isoformat(), **record} for record in payload["records"]]
             return Alone(payload["event"], payload["half"], payload["model"], records)
+        if isinstance(raw := payload.get(envelope.RAW), str):
+            attributes = {name: value for name, value in payload.items() if name != envelope.RAW}
+            return envelope.event(index, attributes, raw.encode(), payload)
         payload = {"time": arrived_at.isoformat(), **payload}
     return envelope.structured(index, payload)

@@ -16,6 +16,7 @@ from monitor.records import Reject
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 VERSIONS = ("1.0", "0.3")
+RAW = "data_text"  # in a dead letter, the data of an event in binary mode as it came; no attribute has such a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def read(headers: Mapping[str, str], body: bytes) -> list[Event | Reject]:
         raise BodyRejected(400, "bad_json", f"no CloudEvent: neither ce- headers nor a Content-Type of {STRUCTURED} or {BATCH}")
     attributes["datacontenttype"] = content_type
     # In the dead letter its data is worth nothing without what it belongs to.
-    return [_event(0, attributes, body, {**attributes, "data": body.decode(errors="backslashreplace")})]
+    return [event(0, attributes, body, {**attributes, RAW: body.decode(errors="backslashreplace")})]
 
 
 def structured(index: int, item: Any) -> Event | Reject:
@@ -61,14 +62,15 @@ def structured(index: int, item: Any) -> Event | Reject:
         data = item["data"]
         if isinstance(data, str) and "json" in attributes.get("datacontenttype", ""):
             data = data.encode()  # JSON in a string, as some senders have it
-        return _event(index, attributes, data, item)
+        return event(index, attributes, data, item)
     try:
-        return _event(index, attributes, base64.b64decode(encoded or "", validate=True), item)
+        return event(index, attributes, base64.b64decode(encoded or "", validate=True), item)
     except binascii.Error as exc:
         return Reject(index, "undecodable", f"data_base64 is no base64: {exc}", _id(attributes), item)
 
 
-def _event(index: int, attributes: Mapping[str, str], data: Any, payload: Any) -> Event | Reject:
+def event(index: int, attributes: Mapping[str, str], data: Any, payload: Any) -> Event | Reject:
+    """`data`: bytes are JSON. `payload`: what is set aside where the event is no good."""
     missing = [name for name in ("id", "source", "type", "specversion") if not attributes.get(name)]
     if missing:
         return Reject(index, "missing_field", f"an event without {', '.join(missing)}", _id(attributes), payload)

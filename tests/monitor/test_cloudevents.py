@@ -400,6 +400,14 @@ def test_what_is_no_inference_event_is_refused_with_a_reason(loggers: Loggers, n
     assert [row["reason"] for row in loggers.world.rows("deadletters", "")] == [reason]
 
 
+def test_an_event_whose_data_cannot_be_read_is_set_aside_with_its_attributes(loggers: Loggers) -> None:
+    headers, body, _, reason = BAD["data that is no JSON"]
+    loggers.client.post("/v1/cloudevents", content=body, headers=headers)
+    (letter,) = loggers.world.rows("deadletters", "")
+    assert json.loads(letter["payload"])["type"] == KSERVE + "request"
+    assert summary(loggers.replay()) == (0, [reason])
+
+
 def test_events_of_every_mode_are_read_alike() -> None:
     one = event("request", ASKED, "é 1")
     binary, structured = to_binary_event(one), to_structured_event(one)
