@@ -179,8 +179,8 @@ class OtlpGrpcServer:
             raise _Refused(LATE) from None
         except StopAsyncIteration:
             # One that is too long is refused by gRPC itself, before we see it, and looks the same from here.
-            message = f"the call has no message, or one of more than {self._limit} bytes (otlp.max_body_bytes)"
-            raise _Refused(Trouble(413, "too_large", message)) from None
+            why = f"the call has no message, or one of more than {self._limit} bytes (otlp.max_body_bytes)"
+            raise _Refused(Trouble(413, "too_large", why)) from None
         hold.reach(len(body))
         work = partial(exports.put, self._inbox, signal, body, PROTOBUF, source=self.transport)
         taken = await self._loop.run_in_executor(self._decoders, work)
