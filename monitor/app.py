@@ -85,7 +85,7 @@ class App:
         self.metrics = metrics = Metrics(self.registry, max_series=config.metrics.max_series)
         self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
         metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
-        metrics.ready.set(0)
+        metrics.ready.set_function(lambda: 0 if self.not_ready() else 1)
         # The helpers first: a process should not be forked from one that has DuckDB's threads.
         encoder = {"encoder_path": config.encoder.path and str(config.encoder.path), "device": config.encoder.device}
         self._scorer = self._child("scorer", encoder, nice=config.scoring.nice)
@@ -143,7 +143,6 @@ class App:
         self._receive()
         metrics.reload_ok.set(1)
         metrics.reload_time.set(clock.now().timestamp())
-        metrics.ready.set(1)
         self._ready = True
         otlp = {one.transport: one.address for one in self.receivers if one is not self.push}
         log.info("ready", api=self.push.address, metrics=self.exposition.address, store=store.root, **otlp)
@@ -173,8 +172,6 @@ class App:
     def stop(self) -> None:
         """Refuse what is new, commit what is in hand, let go of everything. Safe to call twice."""
         self._ready = False
-        if hasattr(self, "metrics"):
-            self.metrics.ready.set(0)
         with contextlib.ExitStack() as stack:  # the last first; one that fails does not keep the others from closing
             for close in self._closers:
                 stack.callback(close)
@@ -272,6 +269,7 @@ class App:
         )
         setback = Setback(store, clock=self._clock)
         refreshed = float("-inf")
+        failing = log.Lasting(self._clock.monotonic)
         while True:
             stopping = self._stop.wait(MAINTENANCE_SECONDS)
             try:
@@ -281,15 +279,19 @@ class App:
                 sealed = 0 if stopping else sealer.seal_due()
             except Exception as exc:  # whatever it is: better seen to fail again and again than once and then silence
                 self.metrics.seal_failures.inc()
-                log.warning("sealing failed and will be tried again", error=exc)
+                failing.warning("sealing failed and will be tried again", "seal", error=exc)
                 sealed = 0
+            else:
+                if sealed:
+                    failing.over("sealing goes on", "seal")
             if sealed or stopping or self._clock.monotonic() - refreshed >= config.tail_seconds:
                 refreshed = self._clock.monotonic()
                 try:
                     self._audit.refresh()
+                    failing.over("audit.duckdb is up to date again", "audit")
                 except Exception as exc:  # likewise
                     self.metrics.audit_failures.inc()
-                    log.warning("audit.duckdb could not be brought up to date", error=exc)
+                    failing.warning("audit.duckdb could not be brought up to date", "audit", error=exc)
                     if isinstance(exc, duckdb.Error):
                         self._quarantine.again()  # it reads something of every segment
             if stopping:

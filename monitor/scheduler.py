@@ -27,6 +27,7 @@ class Scheduler:
     def __init__(self, *, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
+        self._waiting = log.Lasting(clock.monotonic)
         self._runners: dict[str, CheckRunner] = {}
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
@@ -68,12 +69,13 @@ class Scheduler:
             slots = runner.run()
         except (StoreError, duckdb.Error) as exc:
             self._metrics.run_failures.labels(name, "store").inc()
-            log.warning("a check waits for the store", check=name, error=exc)
+            self._waiting.warning("a check waits for the store", name, check=name, error=exc)
             return
         except ChildFailed as exc:
             self._metrics.run_failures.labels(name, "worker").inc()
-            log.warning("a check waits for the worker", check=name, error=exc)
+            self._waiting.warning("a check waits for the worker", name, check=name, error=exc)
             return
+        self._waiting.over("a check runs again", name, check=name)
         if self._runners.get(name) is not runner:
             return  # a reload has taken the check away meanwhile, and its series with it
         self._metrics.run_last_success.labels(runner.check.model, name).set(self._clock.now().timestamp())

@@ -90,12 +90,14 @@ class Scoring:
 
     def _run(self) -> None:
         self._warm()
+        waiting = log.Lasting(self._clock.monotonic)
         while not self._stop.is_set():
             try:
                 done = self.step()
+                waiting.over("scoring goes on")
             except (StoreError, duckdb.Error) as exc:
                 # The store says itself what is wrong with it; here there is only to wait.
-                log.warning("scoring waits for the store", error=exc)
+                waiting.warning("scoring waits for the store", error=exc)
                 done = 0
                 self._stop.wait(RETRY_SECONDS)
             except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence

@@ -78,13 +78,15 @@ class Settling:
             self._thread.join()
 
     def _run(self) -> None:
+        waiting = log.Lasting(self._clock.monotonic)
         while not self._stop.is_set():
             pause = IDLE_SECONDS
             try:
                 if self.step() == TRACES_AT_ONCE:
                     pause = 0.0
+                waiting.over("settling goes on")
             except (StoreError, duckdb.Error) as exc:
-                log.warning("settling waits for the store", error=exc)
+                waiting.warning("settling waits for the store", error=exc)
                 pause = RETRY_SECONDS
             except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence
                 log.error("settling failed and is tried again", exc)
