@@ -15,6 +15,7 @@ import orjson
 from monitor.errors import BodyRejected
 from monitor.records import Reject
 
+BOM = b"\xef\xbb\xbf"  # which Windows puts before UTF-8; JSON knows none
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 
@@ -24,6 +25,7 @@ def decode(body: bytes, content_type: str = "application/json") -> list[Any]:
     Raises:
         BodyRejected: 400, when the body as a whole is not JSON.
     """
+    body = body.removeprefix(BOM)
     if content_type.partition(";")[0].strip().lower() in NDJSON:
         return decode_lines(body)
     try:
@@ -36,7 +38,7 @@ def decode(body: bytes, content_type: str = "application/json") -> list[Any]:
 def decode_lines(block: bytes) -> list[Any]:
     """One record a line; blank lines are skipped."""
     records: list[Any] = []
-    for line in block.splitlines():
+    for line in block.removeprefix(BOM).splitlines():
         if not line.strip():
             continue
         try:

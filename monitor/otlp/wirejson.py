@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from monitor.decode import BOM
 from monitor.errors import BodyRejected
 from monitor.fields import Rejected, shown
 from monitor.otlp.spans import Event, Link, LogRecord, Span, wrong_ids
@@ -61,6 +62,7 @@ class _Misshapen(Exception):
 def _parse(body: bytes) -> tuple[dict[str, Any], bool]:
     """The export, and whether only the lenient parser took it (then texts may hold what UTF-8 cannot say)."""
     lenient = False
+    body = body.removeprefix(BOM)
     try:
         export = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from monitor.decode import decode, decode_lines
 from monitor.errors import BodyRejected
+from monitor.otlp.wire import decode_traces
 from monitor.records import REASONS, Reject
 
 VALUES = st.recursive(
@@ -105,3 +106,11 @@ def test_thousands_of_digits_are_a_number() -> None:
 def test_lines_sent_as_json_are_told_their_content_type() -> None:
     with pytest.raises(BodyRejected, match="NDJSON with the Content-Type application/x-ndjson"):
         decode(b'{"record_id": "a"}\n{"record_id": "b"}\n', "application/json")
+
+
+def test_a_byte_order_mark_before_the_body_is_skipped() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert decode(mark + b'[{"a": 1}]') == [{"a": 1}]
+    assert decode(mark + b'{"a": NaN}')[0].reason == "not_finite"
+    assert decode_lines(mark + b'{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
+    assert decode_traces(mark + b'{"resourceSpans": []}', "application/json") == []
