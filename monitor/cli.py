@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--text-columns", default="", help="A,B: text although they look like numbers")
     ingest.add_argument("--timezone", default=None, help="of times that have none, like UTC or Europe/Oslo")
     ingest.add_argument("--format", choices=("jsonl", "csv", "parquet", "sagemaker"), default=None, help="default: by the name")
-    ingest.add_argument("--url", default="http://127.0.0.1:9710", help="the daemon's push API")
+    ingest.add_argument("--server", default=None, help="the push API, such as http://127.0.0.1:9710 (default: as in --config)")
+    ingest.add_argument("--url", dest="server", default=None, help=argparse.SUPPRESS)  # its name in earlier versions
+    ingest.add_argument("--config", type=Path, default=None, help="a config file that says where the daemon listens")
     ingest.add_argument("--token-file", type=Path, default=None, help="a file with a token of the role ingest")
     ingest.add_argument("--ca-file", type=Path, default=None, help="who may have signed the daemon's certificate")
     ingest.set_defaults(do=_ingest)
@@ -172,6 +174,8 @@ def _ingest(arguments: argparse.Namespace) -> int:
     import httpx
     from pydantic import ValidationError
 
+    from monitor.config import Server
+    from monitor.deadletter.adminclient import url_of
     from monitor.ingest import Ingest
     from monitor.sources.mapping import Columns
 
@@ -181,14 +185,16 @@ def _ingest(arguments: argparse.Namespace) -> int:
         columns = Columns.model_validate({"columns": given, "text_columns": texts, "timezone": arguments.timezone})
         if problem := columns.problem(arguments.kind):
             return _complain(f"--{problem}")
+        server = configfile.load(arguments.config).server if arguments.config else Server()
+        authority = arguments.ca_file or (server.tls.cert_file if server.tls else None)
         token = arguments.token_file.read_text(encoding="utf-8").strip() if arguments.token_file else None
-        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=arguments.ca_file) if arguments.ca_file else True
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=authority) if authority else True
     except ValidationError as exc:
         return _complain(*(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()))
     except (OSError, ValueError) as exc:
         return _complain(str(exc))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(base_url=arguments.url, headers=headers, verify=verify, timeout=60) as client:
+    with httpx.Client(base_url=arguments.server or url_of(server), headers=headers, verify=verify, timeout=60) as client:
         ingest = Ingest(client, arguments.kind, model=arguments.model)
         progress = sys.stderr if sys.stderr.isatty() else None
         try:

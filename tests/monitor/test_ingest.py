@@ -153,8 +153,9 @@ def test_its_progress_is_shown(door: Door, tmp_path: Path) -> None:
 @pytest.fixture
 def run(door: Door, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def call(*arguments: str) -> tuple[int, str, str]:
+        where = () if "--config" in arguments else ("--server", f"http://{door.server.address}")
         with pytest.raises(SystemExit) as left:
-            cli.main(["ingest", "--url", f"http://{door.server.address}", *arguments])
+            cli.main(["ingest", *where, *arguments])
         out, err = capsys.readouterr()
         return int(left.value.code or 0), out, err
 
@@ -173,6 +174,15 @@ def test_the_command_says_what_became_of_it(run: Callable[..., tuple[int, str, s
     code, out, err = run(str(path), *told, "--columns", '{"record_id": "id", "timestamp": "at", "prediction": "y"}')
     assert (code, out) == (1, "0 accepted, 0 stored already, 1 rejected (1 bad_timestamp)\n")
     assert err.startswith(f"modelwatch: {path}:1: bad_timestamp: timestamp: 'soon'")
+
+
+def test_the_command_finds_the_daemon_by_its_config(run: Callable[..., tuple[int, str, str]], tmp_path: Path, door: Door) -> None:
+    (tmp_path / "monitor.yaml").write_text(f"server: {{listen: '{door.server.address}'}}\n", encoding="utf-8")
+    told = (str(history(tmp_path / "a.jsonl", 1)), "--kind", "predictions", "--model", "houses")
+    assert run(*told, "--config", str(tmp_path / "monitor.yaml")) == (0, "1 accepted, 0 stored already, 0 rejected\n", "")
+    code, _, err = run(*told, "--config", str(tmp_path / "nowhere.yaml"))
+    assert code != 0
+    assert "nowhere.yaml" in err
 
 
 def test_the_command_says_what_is_wrong_with_it(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
