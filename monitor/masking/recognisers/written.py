@@ -29,7 +29,7 @@ def _each(chars: str) -> list[str]:
     return [chr(code) for code in range(0x10000) if re.fullmatch(f"[{chars}]", chr(code))]
 
 
-_PLAIN = str.maketrans(
+_PLAIN = (
     dict.fromkeys(_each(SPACES), " ")
     | dict.fromkeys(_each(HYPHENS), "-")
     | dict.fromkeys(_each(DOTS), ".")
@@ -44,9 +44,10 @@ def plain(text: str) -> tuple[str, list[int] | None]:
     >>> plain("4\N{EN DASH}\N{FULLWIDTH DIGIT TWO}"), plain("a\N{ZERO WIDTH SPACE}b")
     (('4-2', None), ('ab', [0, 2]))
     """
-    if text.isascii() or not _OTHERWISE.search(text):
+    if text.isascii() or not (found := set(_OTHERWISE.findall(text))):
         return text, None
-    text = text.translate(_PLAIN)
+    for one in found:  # few, and each replaced in one go: `translate` would ask for every character of the text
+        text = text.replace(one, _PLAIN.get(one, one))
     if not _UNSEEN.search(text):
         return text, None
     places = [i for i, one in enumerate(text) if not _UNSEEN.match(one)]
