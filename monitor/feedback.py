@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from monitor.fields import Rejected, finite, shown, timestamp, whole
+from monitor.fields import Rejected, finite, json_text, shown, timestamp, whole
 from monitor.keys import hash64
 
 Text = Callable[[dict[str, Any], str], str | None]
@@ -61,7 +61,7 @@ def read(item: dict[str, Any], record_id: str | None, received_at: datetime, tex
         "comment": comment,
         "revision": revision,
         "event_time": timestamp(item.get("timestamp"), received_at),
-        "attributes": orjson.dumps(extra).decode() if extra else None,
+        "attributes": json_text(extra) if extra else None,
     }
     return _key(values), _content(values), values
 

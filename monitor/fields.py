@@ -27,12 +27,16 @@ class Rejected(Exception):
 
 def content_hash(item: Mapping[str, Any]) -> int:
     """Hash of the whole record, whatever the order of its keys."""
+    return hash64(json_text(item))
+
+
+def json_text(item: Mapping[str, Any]) -> str:
+    """With sorted keys."""
     try:
-        return hash64(orjson.dumps(item, option=orjson.OPT_SORT_KEYS))
+        return orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
     except TypeError as exc:
-        raise Rejected(
-            "too_large", f"the record is nested too deep, or holds what JSON cannot say: {exc}; send flat records"
-        ) from exc
+        reason = "invalid_utf8" if "UTF-8" in str(exc) else "too_large"
+        raise Rejected(reason, f"the record is nested too deep, or holds what JSON cannot say: {exc}; send flat records") from exc
 
 
 def timestamp(value: Any, received_at: datetime) -> datetime:

@@ -317,10 +317,10 @@ class Parser:
         return self._text(value, name)
 
     def _text(self, value: str, where: str) -> str:
-        if len(value) * 4 > self._max_text:
+        if len(value) * 4 > self._max_text or not value.isascii():
             try:
                 size = len(value.encode())
-            except UnicodeEncodeError as exc:
+            except UnicodeEncodeError as exc:  # half of a pair: neither a hash nor the store takes it
                 raise Rejected("invalid_utf8", f"{where}: not valid UTF-8") from exc
             if size > self._max_text:
                 raise Rejected("too_large", f"{where}: {size} bytes; server.max_text_bytes is {self._max_text}")

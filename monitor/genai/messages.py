@@ -69,7 +69,9 @@ def literal(value: Any) -> Any:
     """The value of a text that is what Python prints of a list or a dict: LiteLLM writes them so. Others as they are."""
     if isinstance(value, str) and value[:2] in ("{'", "[{") and len(value) <= MAX_LITERAL:
         try:
-            return ast.literal_eval(value)
+            found = ast.literal_eval(value)
+            orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS)  # half of a pair, bytes or sets go no further
+            return found
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return value
     return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -20,7 +20,7 @@ from monitor.genai.prices import Prices
 from monitor.keys import hash64
 from monitor.otlp.routing import Router
 from monitor.otlp.spans import LogRecord, Span
-from monitor.records import Parsed, Reject, Rows
+from monitor.records import MAX_REVISION, Parsed, Reject, Rows
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_NS, LAST_NS = (int((t - EPOCH).total_seconds()) * 10**9 for t in (EARLIEST, LATEST))
@@ -59,8 +59,9 @@ class _Resource:
 
     def __init__(self, resource: Mapping[str, Any], router: Router, model: str | None) -> None:
         self.attributes = resource
-        self.text = _json(resource)
+        self.text = ""
         try:
+            self.text = _checked_json(resource, "resource")
             self.model: str | Rejected = router.model_of({}, resource, model)
         except Rejected as exc:
             self.model = exc
@@ -123,6 +124,8 @@ class _Batch:
     def _span(self, index: int, span: Span) -> None:
         resource = self._resource(span)
         model = self._route(resource, span.attributes)
+        texts = (span.name, span.kind, span.status, span.status_message, span.scope, span.scope_version)
+        _speakable("name, kind, status, scope", *texts)
         trace_id, span_id = span.trace_id, span.span_id
         record_id = f"{trace_id}-{span_id}"
         end_ns = span.end_ns or span.start_ns
@@ -193,6 +196,8 @@ class _Batch:
         values = {name: fields.get(name) for name in _FROM_DIALECT}
         if canonical.type == "embedding":
             values["operation"] = "embeddings"
+        if (values["retry"] or 0) > MAX_REVISION:  # no column takes it; the span has it still
+            values["retry"] = None
         values["cost_usd"], values["cost_source"] = self._prices.cost_of(values)
         values["error_type"] = fields.get("error_type") or (OTHER_ERROR if failed else None)
         duration = fields.get("duration_seconds")
@@ -224,6 +229,7 @@ class _Batch:
             return
         resource = self._resource(record)
         model = self._route(resource, record.attributes)
+        _checked_json([record.attributes, record.body], "attributes or body")
         at = _time(record.time_ns) if record.time_ns else self._received_at
         trace_id, span_id = record.trace_id, record.span_id
         if canonical.feedback:
@@ -285,6 +291,8 @@ class _Batch:
         return found
 
     def _route(self, resource: _Resource, attributes: Mapping[str, Any]) -> str:
+        if not resource.text:  # it cannot be stored, whoever the model is
+            raise cast(Rejected, resource.model)
         if self._router.per_span(attributes):
             return self._router.model_of(attributes, resource.attributes, self._model)
         if isinstance(resource.model, Rejected):
@@ -298,13 +306,7 @@ class _Batch:
         return found
 
     def _json(self, value: Any, where: str) -> str:
-        try:
-            data = orjson.dumps(value, option=_SORTED)
-        except TypeError as exc:
-            raise Rejected("too_large", f"{where}: nested too deep, or what JSON cannot say: {exc}") from exc
-        if len(data) > self._max_text:
-            raise Rejected("too_large", f"{where}: {len(data)} bytes; server.max_text_bytes is {self._max_text}")
-        text = data.decode()
+        text = _checked_json(value, where, self._max_text)
         return lean_text(text) if _may_hold_file(text) else text
 
 
@@ -326,6 +328,26 @@ def _document(one: Document) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return orjson.dumps(value, option=_SORTED, default=str).decode()
+
+
+def _checked_json(value: Any, where: str, limit: int | None = None) -> str:
+    try:
+        data = orjson.dumps(value, option=_SORTED)
+    except TypeError as exc:
+        reason = "invalid_utf8" if "UTF-8" in str(exc) else "too_large"
+        raise Rejected(reason, f"{where}: nested too deep, or what JSON cannot say: {exc}") from exc
+    if limit is not None and len(data) > limit:
+        raise Rejected("too_large", f"{where}: {len(data)} bytes; server.max_text_bytes is {limit}")
+    return data.decode()
+
+
+def _speakable(where: str, *texts: str | None) -> None:
+    try:
+        for text in texts:
+            if text is not None and not text.isascii():
+                text.encode()
+    except UnicodeEncodeError as exc:
+        raise Rejected("invalid_utf8", f"{where}: not valid UTF-8") from exc
 
 
 def _text(value: Any) -> str | None:
