@@ -77,8 +77,12 @@ def known_keys() -> list[str]:
     """Attribute keys that the dialects know, and some of those that begin with a known word."""
     table = Table()
     starts = [f"{start}{rest}" for start in table.starts for rest in ("0.message.content", "0.role", "x", "999999.content")]
-    events = ["annotations.a.value", "evaluations.0.score", "retrieval.documents.0.document.score",
-    "llm.tools.0.tool.json_schema"]
+    events = [
+        "annotations.a.value",
+        "evaluations.0.score",
+        "retrieval.documents.0.document.score",
+        "llm.tools.0.tool.json_schema",
+    ]
     return [*sorted(table.rules), *starts, *events, "modelwatch.model", "service.name", ""]
 
 
