@@ -47,7 +47,7 @@ def test_a_benchmark_gives_its_rows(name: str, tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["pull"])
-    assert "no benchmark pull; there are push, hot_tier" in capsys.readouterr().err
+    assert "no benchmark pull; there are push, otlp" in capsys.readouterr().err
 
 
 def test_median_and_worst_of_repeats() -> None:
