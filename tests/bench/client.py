@@ -138,6 +138,10 @@ def send(plan: Plan, bodies: Sequence[bytes]) -> Sent:
             if response.status not in (429, 503):
                 break
             sent.refused += 1
+            if now - started >= plan.seconds:  # it refuses for good
+                sent.seconds = now - started
+                connection.close()
+                return sent
             time.sleep(float(response.headers.get("Retry-After", 1)))
         if response.status != 200 or (accepted := _accepted(plan, answer)) != plan.records:
             raise RuntimeError(f"{response.status}: {answer.decode()[:500]}")
