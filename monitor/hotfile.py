@@ -15,7 +15,8 @@ import duckdb
 from monitor.config import StoreConfig
 from monitor.errors import StoreError, StoreLocked, StoreTooNew
 from monitor.reader import literal
-from monitor.schema import KINDS, MIGRATIONS, STATE_DDL, VERSION, create_table
+from monitor.schema import KINDS, create_table
+from monitor.schema.state import MIGRATIONS, STATE_DDL, VERSION
 
 NAME = "hot.duckdb"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from monitor.schema import KINDS, VERSION
+from monitor.schema import KINDS
+from monitor.schema.state import VERSION
 from tests.monitor.support import World, contexts, generation, label, prediction
 
 V1 = Path(__file__).parent.parent / "data" / "store_v1.tar.gz"

@@ -23,7 +23,7 @@ from monitor.config import StoreConfig
 from monitor.errors import StoreError, StoreTooNew, StoreUnavailable
 from monitor.keys import hash64
 from monitor.metrics import Metrics
-from monitor.schema import VERSION
+from monitor.schema.state import VERSION
 from monitor.store import Store
 from monitor.transaction import Transaction
 from tests.monitor.support import NOON, FakeClock, Held, World, append_labels, prediction, sample, wait_for

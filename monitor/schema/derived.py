@@ -1,0 +1,238 @@
+"""The kinds that the daemon fills: what became of what came in, and what it says of it."""
+
+from __future__ import annotations
+
+from monitor.schema.tables import HEAD, KEY, TRACE, Table, columns
+
+DERIVED: tuple[Table, ...] = (
+    Table(
+        "calls",
+        "What each generation counts for, decided when its trace settles. The highest revision of a record counts: tokens "
+        "and cost are sums over its counted rows, requests are its distinct request_id.",
+        columns(
+            HEAD
+            + """
+record_id VARCHAR the generation
+revision INTEGER 1, or higher when the trace was settled again with another result
+event_time TIMESTAMPTZ event time of the generation
+trace_id VARCHAR trace of the generation
+counted BOOLEAN it is a call of its own, and does not repeat one made inside it
+request_id VARCHAR record id that stands for the request: its outermost span
+attempt INTEGER number of the call within its request, from 0
+fallback BOOLEAN made after a call of this request to another LLM had failed
+failed BOOLEAN it ended in an error
+llm_model VARCHAR the LLM that answered, else the one asked for
+input_tokens BIGINT tokens in, cached ones included
+output_tokens BIGINT tokens out, reasoning included
+cache_read_tokens BIGINT of the tokens in, those read from a cache
+cache_write_tokens BIGINT of the tokens in, those written to a cache
+reasoning_tokens BIGINT of the tokens out, those of reasoning
+cost_usd DOUBLE cost
+cost_source VARCHAR reported, or table: from the price table
+duration_seconds DOUBLE wall time of the call
+time_to_first_token_seconds DOUBLE until the first token
+input_revision INTEGER input revision in force, from 1; null where it is not scored
+passages INTEGER passages joined from retrievals of its trace
+contents INTEGER log records with texts of it
+received_at TIMESTAMPTZ when it was decided
+"""
+            + TRACE
+        ),
+        "event_time",
+    ),
+    Table(
+        "changes",
+        "Something new in the traffic of a model: its first record with another version, LLM, prompt or fingerprint.",
+        columns(
+            HEAD
+            + """
+event_time TIMESTAMPTZ event time of the first record with it
+what VARCHAR model_version, llm_model, prompt or fingerprint
+value VARCHAR what is new; of a prompt, name and version with @ between
+previous VARCHAR what was new before it; of a prompt, its version before where there is one
+record_id VARCHAR the first record with it
+received_at TIMESTAMPTZ when that came
+"""
+        ),
+        "event_time",
+    ),
+    Table(
+        "scores",
+        "One outcome per record, input revision, detector, version and settings.",
+        columns(
+            HEAD
+            + """
+record_id VARCHAR the scored record
+revision INTEGER its input revision
+event_time TIMESTAMPTZ event time of the record
+trace_id VARCHAR trace of the record
+detector VARCHAR name of the detector
+detector_version VARCHAR its version
+settings_hash VARCHAR hash over detector, version and settings
+outcome VARCHAR ok, not_enough_data, not_evaluable or failed
+reason VARCHAR why there is no value
+value DOUBLE the score, null unless ok
+flagged BOOLEAN beyond the detector's own flag
+stage VARCHAR which stage of the detector gave it
+device VARCHAR what it was computed on
+detail VARCHAR JSON of further facts
+received_at TIMESTAMPTZ when it was computed
+"""
+        ),
+        "event_time",
+    ),
+    Table(
+        "claims",
+        "The evidence behind a score: a piece of the answer and its support.",
+        columns(
+            HEAD
+            + """
+record_id VARCHAR the generation
+revision INTEGER its input revision
+detector VARCHAR name of the detector
+settings_hash VARCHAR as in scores
+claim_index INTEGER order within the answer, from 0
+start_offset INTEGER first character of the claim in the answer
+end_offset INTEGER one past its last character
+support DOUBLE 0..1, 1 is supported
+context_seq BIGINT seq of the best passage in contexts
+event_time TIMESTAMPTZ event time of the record
+received_at TIMESTAMPTZ when it was computed
+"""
+        ),
+        "event_time",
+    ),
+    Table(
+        "readings",
+        "A detector's word on a window. A late record restates it under the next revision.",
+        columns(
+            HEAD
+            + """
+check_name VARCHAR the check
+slice VARCHAR the slice, all for the whole traffic
+slot TIMESTAMPTZ due time; the window's end
+revision INTEGER 1, or higher when restated
+window_start TIMESTAMPTZ first instant of the window
+window_end TIMESTAMPTZ first instant after it
+detector VARCHAR name of the detector
+detector_version VARCHAR its version
+settings_hash VARCHAR hash over detector, version and settings
+outcome VARCHAR ok, not_enough_data, not_evaluable or failed
+reason VARCHAR why there is no value
+statistic VARCHAR what the value is
+value DOUBLE what the threshold judges, null unless ok
+lower DOUBLE lower end of its interval
+upper DOUBLE upper end of its interval
+n_current BIGINT rows in the window
+n_reference BIGINT rows in the reference
+metrics VARCHAR JSON of further numbers by name
+parts VARCHAR JSON of features or slices, largest contribution first
+duration_seconds DOUBLE time it took
+received_at TIMESTAMPTZ when it was computed
+"""
+        ),
+        "slot",
+    ),
+    Table(
+        "verdicts",
+        "A reading judged by the check's threshold. The highest revision of a slot counts.",
+        columns(
+            HEAD
+            + """
+check_name VARCHAR the check
+slice VARCHAR the slice
+slot TIMESTAMPTZ due time
+revision INTEGER 1, or higher when restated
+outcome VARCHAR outcome of the reading
+beyond BOOLEAN beyond the threshold; null unless ok
+firing BOOLEAN the check fires from this slot on
+judged DOUBLE the number that was compared: the value, or its bound
+lower DOUBLE lower threshold in force
+upper DOUBLE upper threshold in force
+severity VARCHAR severity in force
+received_at TIMESTAMPTZ when it was judged
+"""
+        ),
+        "slot",
+    ),
+    Table(
+        "incidents",
+        "From first firing to resolved. The highest revision of an incident counts.",
+        columns(
+            HEAD
+            + """
+incident_id VARCHAR stable over replays: from check, slice and first slot
+revision INTEGER 1, or higher when it changed
+check_name VARCHAR the check
+slice VARCHAR the slice
+state VARCHAR open, resolved or withdrawn
+severity VARCHAR severity in force
+opened_slot TIMESTAMPTZ first firing slot
+last_slot TIMESTAMPTZ last firing slot
+resolved_slot TIMESTAMPTZ slot that resolved it
+peak DOUBLE the worst judged value
+evidence VARCHAR JSON: statistic, threshold, parts, worst records, SQL to reproduce
+received_at TIMESTAMPTZ when this revision was written
+"""
+        ),
+    ),
+    Table(
+        "deadletters",
+        "What could not be stored or evaluated, with its reason.",
+        columns(
+            HEAD
+            + """
+source VARCHAR where it came from
+kind VARCHAR what it was sent as
+reason VARCHAR from a closed list
+message VARCHAR what is wrong and what to do
+record_id VARCHAR its id where it has one
+record_index INTEGER place in its batch
+monitored_model VARCHAR the monitored model it names, else the one its batch named
+payload VARCHAR the record as it came
+payload_encoding VARCHAR json is the record as JSON; text and base64 are what could not be read, as it came
+payload_bytes BIGINT its full size; the payload is cut at 1 MiB
+batch_id VARCHAR its batch
+received_at TIMESTAMPTZ when it came
+"""
+        ),
+    ),
+    Table(
+        "resolutions",
+        "What became of a dead letter: replayed or dropped. One without a row here is open.",
+        columns(
+            HEAD
+            + """
+deadletter_seq BIGINT the dead letter
+reason VARCHAR why it was one
+action VARCHAR replayed or dropped
+result VARCHAR what a replay came to: stored, known (stored already) or queued (to be scored again)
+comment VARCHAR why it was dropped
+asked_by VARCHAR who asked for it, as they said
+address VARCHAR where they asked from
+"""
+            + KEY
+        ),
+    ),
+    Table(
+        "batches",
+        "The ledger: what was acknowledged, in the same transaction as its rows.",
+        columns(
+            HEAD
+            + """
+batch_id VARCHAR the client's Idempotency-Key, else ours
+source VARCHAR where it came from
+kind VARCHAR what it was sent as
+records INTEGER records in it
+accepted INTEGER stored
+duplicates INTEGER stored already
+rejected INTEGER in the dead letter
+body_hash VARCHAR SHA-256 of the body where the client named the batch
+answer VARCHAR JSON of the answer where the client named the batch
+received_at TIMESTAMPTZ when it came
+key_hash UBIGINT hash of the batch id where the client named the batch
+content_hash UBIGINT hash of body_hash where the client named the batch
+"""
+        ),
+    ),
+)
