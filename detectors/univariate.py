@@ -157,6 +157,15 @@ class Columns:
         """
         if (fewest := min(reference.rows, current.rows)) < self.config.fewest:
             raise NotEnoughData(f"{name}: {fewest} rows, min_rows is {self.config.fewest}")
+        found = self.measure(columns, kinds, reference, current)
+        if not found.metrics["evaluated_features"]:
+            if (few := next((part for part in found.parts if part.outcome is Outcome.NOT_ENOUGH_DATA), None)) is not None:
+                raise NotEnoughData(f"{name}: no feature has enough values; {few.name}: {few.reason}")
+            raise NotEvaluable("no_features", ", ".join(f"{part.name}: {part.reason}" for part in found.parts[:5]))
+        return found
+
+    def measure(self, columns: Sequence[str], kinds: Kinds, reference: Window, current: Window) -> Compared:
+        """The same, for who wants each column's outcome also where nothing can be said of any."""
         parts: list[Part] = []
         counted: dict[str, tuple[Part, Counted]] = {}
         for column in columns:
@@ -174,12 +183,11 @@ class Columns:
             parts, metrics = self._calibrated(parts, counted, reference, current)
         parts.sort(key=rank)
         evaluated = [part for part in parts if part.outcome is Outcome.OK]
-        if not evaluated:
-            if (few := next((part for part in parts if part.outcome is Outcome.NOT_ENOUGH_DATA), None)) is not None:
-                raise NotEnoughData(f"{name}: no feature has enough values; {few.name}: {few.reason}")
-            raise NotEvaluable("no_features", ", ".join(f"{part.name}: {part.reason}" for part in parts[:5]))
-        drifted = sum(part.flagged for part in evaluated)
-        sizes = {"features": len(parts), "evaluated_features": len(evaluated), "drifted_features": drifted}
+        sizes = {
+            "features": len(parts),
+            "evaluated_features": len(evaluated),
+            "drifted_features": sum(part.flagged for part in evaluated),
+        }
         return Compared(tuple(parts), {**sizes, **metrics})
 
     def _column(self, part: Part, kind: ColumnKind, reference: Window, current: Window) -> tuple[Part, Counted | None]:
