@@ -6,6 +6,7 @@ well as what came just now.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,12 +30,12 @@ LABELS_AT_ONCE = 20_000  # for more, their predictions are looked for by reading
 class Agenda:
     """Of one check; called by one thread at a time."""
 
-    def __init__(self, check: Check, kinds: list[str], row_hash: str | None, *, store: Store, clock: Clock) -> None:
-        """`kinds`: the logs whose rows change a reading. `row_hash`: the settings hash of a row detector's scores."""
+    def __init__(self, check: Check, kinds: list[str], hashes: Collection[str], *, store: Store, clock: Clock) -> None:
+        """`kinds`: the logs whose rows change a reading. `hashes`: settings hashes of the scores among them."""
         self._check = check
         self.key = f"{check.model}/{check.name}"  # a check that moves to another model begins anew there
         self._kinds = kinds
-        self._row_hash = row_hash
+        self._hashes = sorted(hashes)
         self._store = store
         self._clock = clock
         self._looked_at = float("-inf")
@@ -74,13 +75,9 @@ class Agenda:
         last slot that was read: up to there, slots whose trailing reference holds a new row are noted as well."""
         check = self._check
         with self._store.read() as reader:
-            if self._row_hash is not None:
-                # In the same look as the scores: what is not among them still waits.
-                self._unscored = reader.query(
-                    "SELECT min(event_time) AS at FROM (SELECT event_time FROM work WHERE model = $1 AND due_at IS NOT NULL "
-                    "UNION ALL SELECT event_time FROM traces WHERE model = $1)",
-                    [check.model],
-                )[0]["at"]
+            if waiting := self._waited_for():
+                # In the same look as the rows: what is not among them still waits.
+                self._unscored = reader.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
             cursors = {
                 row["kind"]: row["seq"]
                 for row in reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
@@ -115,6 +112,12 @@ class Agenda:
                 self._note(transaction, [s for s in slots if s not in there], transaction.now + self._reference_patience)
 
         self._store.run(keep)
+
+    def _waited_for(self) -> str:
+        """SQL for what is not there yet of this model's answers: traces that are not settled and, for scores, work."""
+        tables = ["traces"] if "calls" in self._kinds or self._hashes else []
+        tables += ["work WHERE due_at IS NOT NULL"] if self._hashes else []
+        return " UNION ALL ".join(f"SELECT event_time FROM (FROM {table}) WHERE model = $1" for table in tables)
 
     def _note(self, transaction: Transaction, slots: list[datetime], not_before: datetime | None = None) -> None:
         columns = {
@@ -159,15 +162,20 @@ class Agenda:
         where = "n.seq > ?"
         params: list[Any] = [cursor]
         time = "n.event_time"
-        if kind == "labels":
+        if kind in ("labels", "feedback"):
             # A label belongs to the window of its prediction, whenever it comes.
-            new = f"{new} n JOIN {reader.source('predictions', model, places=self._labelled(reader, cursor))} p USING (record_id)"
+            base = "calls" if "calls" in self._kinds else "predictions"
+            about = reader.source(base, model, places=self._labelled(reader, kind, base, cursor))
+            same = "n.record_id = p.record_id"
+            if kind == "feedback":  # some is about a whole trace
+                same = f"({same} OR (n.record_id IS NULL AND n.trace_id = p.trace_id))"
+            new = f"{new} n JOIN {about} p ON {same}"
             time = "p.event_time"
         else:
             new = f"{new} n"
-        if self._row_hash is not None:
-            where += " AND n.settings_hash = ?"
-            params.append(self._row_hash)
+        if kind == "scores":
+            where += f" AND n.settings_hash IN ({', '.join('?' * len(self._hashes))})"
+            params += self._hashes
         last = reader.query(
             f"SELECT max(seq) AS last FROM {reader.source(kind, model, after_seq=cursor)} WHERE seq > ?", [cursor]
         )[0]["last"]
@@ -181,14 +189,16 @@ class Agenda:
         )
         return last, [(row["first"], row["last"]) for row in times]
 
-    def _labelled(self, reader: Reader, cursor: int) -> Places | None:
+    def _labelled(self, reader: Reader, kind: str, base: str, cursor: int) -> Places | None:
         """Where the predictions of the new labels lie; None when there are so many that all may be read."""
         model = self._check.model
+        if base != "predictions":
+            return None  # calls have no index by record
         ids = reader.query(
-            f"SELECT DISTINCT record_id FROM {reader.source('labels', model, after_seq=cursor)} WHERE seq > ? LIMIT ?",
+            f"SELECT DISTINCT record_id FROM {reader.source(kind, model, after_seq=cursor)} WHERE seq > ? LIMIT ?",
             [cursor, LABELS_AT_ONCE + 1],
         )
-        if len(ids) > LABELS_AT_ONCE:
+        if len(ids) > LABELS_AT_ONCE or any(row["record_id"] is None for row in ids):
             return None
         return reader.places("keys", "predictions", model, [hash64(row["record_id"]) for row in ids])
 

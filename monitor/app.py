@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, log, runner
+from monitor import configfile, log, runner, traffic
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -219,6 +219,7 @@ class App:
         old = self.config
         models = {m.name: m for m in config.models}
         same = {c.name for c in config.checks if c in old.checks and models[c.model] in old.models}
+        same -= {c.name for c in config.checks if not traffic.alike(c, config.checks, old.checks)}
         kept = {name: one for name, one in self._runners.items() if name in same and not one.retired}
         self._scheduler.configure(kept)  # from here on nobody wakes the others
         for name, one in self._runners.items():
@@ -226,15 +227,15 @@ class App:
                 one.retire()
                 self.board.forget(name)
                 self.metrics.forget(check=name)
-        fresh = config.model_copy(update={"checks": tuple(c for c in config.checks if c.name not in kept)})
         self._runners = kept | runner.build(
-            fresh,
+            config,
             self.store,
             self._references,
             self._worker,
             board=self.board,
             clock=self._clock,
             metrics=self.metrics,
+            only={c.name for c in config.checks} - set(kept),
         )
         self._scheduler.configure(self._runners)
         self._inbox.configure(config)

@@ -292,6 +292,7 @@ class Check(Section):
     window: Seconds | None = Field(None, description="default: every, so windows tumble")
     lateness: SecondsOrZero = 0
     idle_timeout: Seconds = 300
+    columns: dict[str, str] = Field({}, description="window detectors: what stands for a column that the detector reads")
     reference: Reference | None = None
     threshold: Threshold
     min_records: int = Field(30, ge=1)

@@ -15,9 +15,18 @@ PARTS = 20
 
 
 def gather(
-    reader: Reader, check: Check, reading: Mapping[str, Any], start: datetime, end: datetime, row_hash: str | None, worse: str
+    reader: Reader,
+    check: Check,
+    reading: Mapping[str, Any],
+    start: datetime,
+    end: datetime,
+    *,
+    log: str,
+    row_hash: str | None,
+    worse: str,
 ) -> dict[str, Any]:
-    """Statistic, threshold, largest parts, and the SQL over `audit.duckdb` that gives the records."""
+    """Statistic, threshold, largest parts, and the SQL over `audit.duckdb` that gives the records. `log`: the first of those
+    whose rows were read."""
     evidence: dict[str, Any] = {
         "statistic": reading["statistic"],
         "value": reading["value"],
@@ -30,6 +39,12 @@ def gather(
         "metrics": reading["metrics"],
     }
     span = f"event_time >= '{start.isoformat()}' AND event_time < '{end.isoformat()}'"
+    if log == "calls":
+        evidence["sql"] = (
+            f"SELECT * FROM generations WHERE model = {literal(check.model)} AND {span} AND record_id IN (SELECT record_id FROM "
+            f"calls WHERE model = {literal(check.model)} AND counted AND {span}) ORDER BY event_time"
+        )
+        return evidence
     if row_hash is None:
         evidence["sql"] = f"SELECT * FROM {quote('predictions_' + check.model)} WHERE {span} ORDER BY event_time"
         return evidence

@@ -21,6 +21,7 @@ from monitor.helpers import CompareAnswer, CompareRequest
 from monitor.reader import Reader
 from monitor.references import References
 from monitor.scoring import RowCheck
+from monitor.traffic import Make
 
 WORKER_SECONDS = 300.0
 
@@ -55,7 +56,8 @@ class Measured:
 class Meter:
     """Measures windows for one check."""
 
-    def __init__(self, check: Check, model: ModelConfig, references: References, worker: Child) -> None:
+    def __init__(self, check: Check, model: ModelConfig, references: References, worker: Child, traffic: Make) -> None:
+        """`traffic` is made for window detectors: the rows that they read."""
         self.check = check
         self._model = model
         self._references = references
@@ -74,14 +76,18 @@ class Meter:
             self.settings_hash = settings_hash(detector, check.settings)
             self.detector = detector(check.settings)  # type: ignore[call-arg]
             self.worse = self.detector.worse
+            self._traffic = traffic(check, self.detector)
             self.isolated = bool(getattr(detector, "isolated", False))
 
     @property
     def kinds(self) -> list[str]:
         """The logs whose rows change a reading."""
-        if self.detector is None:
-            return ["scores"]
-        return ["predictions", "labels"] if "label" in self.detector.inputs else ["predictions"]
+        return ["scores"] if self.row is not None else list(self._traffic.kinds)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Settings hashes of the scores that it reads."""
+        return (self.row.hash,) if self.row is not None else self._traffic.hashes
 
     def measure(self, reader: Reader, slot: datetime, features: Mapping[str, ColumnKind]) -> Measured:
         """The reading of the window that ends at `slot`. What the data or the detector does is an outcome.
@@ -95,7 +101,7 @@ class Meter:
         assert self.detector is not None
         if (declared := self._model.features) is not None:
             features = {f: k for f, k in features.items() if f in declared}  # one that never came has no column
-        current = windows.predictions(reader, self._model.name, start, slot, features, self.detector.inputs)
+        current = self._traffic.between(reader, start, slot, features)
         n = current.rows
         if n < self.check.min_records:
             return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} records, min_records is {self.check.min_records}", n_current=n)
@@ -119,9 +125,7 @@ class Meter:
             return None
         assert self.detector is not None
         try:
-            found = self._references.get(
-                reader, self._model.name, self.check.reference, features, self.detector.inputs, window_start
-            )
+            found = self._references.get(reader, self._traffic, self.check.reference, features, window_start)
         except duckdb.Error as exc:
             raise StoreUnavailable(f"the reference could not be read: {exc}") from exc
         if not found.rows:

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from detectors.contract import ColumnKind, NotEvaluable
-from monitor import segments, windows
+from monitor import segments
 from monitor.config import Reference
 from monitor.reader import Reader
+from monitor.traffic import Traffic
 from monitor.windows import TableWindow
 
 FOLDER = "references"
@@ -33,10 +34,9 @@ class References:
     def get(
         self,
         reader: Reader,
-        model: str,
+        traffic: Traffic,
         reference: Reference,
         features: Mapping[str, ColumnKind],
-        inputs: frozenset[str],
         window_start: datetime,
     ) -> TableWindow:
         """The rows to compare a window that begins at `window_start` with.
@@ -46,14 +46,14 @@ class References:
         """
         if reference.trailing is not None:
             start = window_start - timedelta(seconds=reference.trailing)
-            return windows.predictions(reader, model, start, window_start, features, inputs)
+            return traffic.between(reader, start, window_start, features)
         key = hashlib.sha256(
-            repr((model, reference.start, reference.end, str(reference.file), sorted(inputs))).encode()
+            repr((traffic.model, reference.start, reference.end, str(reference.file), traffic.identity)).encode()
         ).hexdigest()[:16]
         with self._lock:
             if (kept := self._kept.get(key)) is not None:
                 return kept
-            found = self._load(reader, model, reference, features, inputs, key)
+            found = self._load(reader, traffic, reference, features, key)
             if found.rows:  # else they may still come
                 self._kept[key] = found
             return found
@@ -61,26 +61,25 @@ class References:
     def _load(
         self,
         reader: Reader,
-        model: str,
+        traffic: Traffic,
         reference: Reference,
         features: Mapping[str, ColumnKind],
-        inputs: frozenset[str],
         key: str,
     ) -> TableWindow:
         if reference.file is not None:
             if not reference.file.exists():
                 raise NotEvaluable("no_reference", f"{reference.file} is gone; put it back or name another")
             try:
-                return windows.from_file(reader, reference.file, features)
+                return traffic.from_file(reader, reference.file, features)
             except (duckdb.Error, pa.ArrowInvalid) as exc:
                 raise NotEvaluable("no_reference", f"{reference.file} cannot be read: {exc}") from exc
         assert reference.start is not None
         assert reference.end is not None
-        frozen = self._folder / f"{model}-{key}.parquet"
+        frozen = self._folder / f"{traffic.model}-{key}.parquet"
         if frozen.exists():
             table = pq.read_table(frozen)
-            return TableWindow(table, {f: k for f, k in features.items() if f in table.column_names})
-        window = windows.predictions(reader, model, reference.start, reference.end, features, inputs)
+            return TableWindow(table, {f: k for f, k in traffic.features(features).items() if f in table.column_names})
+        window = traffic.between(reader, reference.start, reference.end, features)
         if window.rows:
             self._folder.mkdir(exist_ok=True)
             temporary = frozen.with_suffix(".tmp")

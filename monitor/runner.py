@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ from monitor.reader import Reader
 from monitor.readings import Measured, Meter, parts_from
 from monitor.references import References
 from monitor.store import Store
+from monitor.traffic import Make, maker
 from monitor.transaction import Transaction
 from monitor.verdicts import History, Incident, Judged
 
@@ -46,6 +47,7 @@ class CheckRunner:
         store: Store,
         references: References,
         worker: Child,
+        traffic: Make,
         *,
         board: Board,
         clock: Clock,
@@ -60,9 +62,8 @@ class CheckRunner:
         self._board = board
         self._clock = clock
         self._metrics = metrics
-        self._meter = Meter(check, model, references, worker)
-        row_hash = self._meter.row.hash if self._meter.row else None
-        self._agenda = Agenda(check, self._meter.kinds, row_hash, store=store, clock=clock)
+        self._meter = Meter(check, model, references, worker, traffic)
+        self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock)
         self._past = Past(check)
         self._kept, self._most_kept = kept, most_kept
         self._incidents: dict[datetime, Told] = {}
@@ -188,8 +189,9 @@ class CheckRunner:
                     self._reading(reader, opened),
                     start,
                     opened,
-                    self._meter.row.hash if self._meter.row else None,
-                    self._meter.worse,
+                    log=self._meter.kinds[0],
+                    row_hash=self._meter.row.hash if self._meter.row else None,
+                    worse=self._meter.worse,
                 )
                 rows.append(self._incident_row(incident, 1, word, proof))
             elif known[1] != word:
@@ -336,11 +338,17 @@ def build(
     metrics: Metrics,
     kept: int = KEPT,
     most_kept: int = MOST_KEPT,
+    only: Collection[str] | None = None,
 ) -> dict[str, CheckRunner]:
-    """A runner for each check, by name."""
+    """A runner for each check, or for `only` those, by name."""
     common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
-    return {c.name: CheckRunner(c, models[c.model], store, references, worker, **common) for c in config.checks}
+    make = maker({m.name: m.task for m in config.models}, config.checks)
+    return {
+        c.name: CheckRunner(c, models[c.model], store, references, worker, make, **common)
+        for c in config.checks
+        if only is None or c.name in only
+    }
 
 
 def _interval(measured: Measured) -> tuple[float | None, float | None]:

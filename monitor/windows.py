@@ -75,6 +75,16 @@ class TableWindow:
         codes = encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
         return Categories(rank[codes], tuple(names[i] for i in order))
 
+    def renamed(self, columns: Mapping[str, str]) -> TableWindow:
+        """With each of these names standing for the column it is mapped to, where that is there."""
+        table = self.table
+        for name, other in columns.items():
+            if other in table.column_names and name != other:
+                if name in table.column_names:
+                    table = table.drop_columns([name])
+                table = table.append_column(name, table[other])
+        return TableWindow(table, self.features) if table is not self.table else self
+
     def frame(self) -> Frame:
         """A copy without Arrow, to send to another process."""
         columns: dict[str, Any] = {}
@@ -96,7 +106,8 @@ def predictions(
     probabilities as the JSON they came in."""
     judged = "prediction" in inputs or "label" in inputs
     # A column of that name is then the model's own word, whatever a feature is called.
-    chosen = {f: k for f, k in features.items() if ("features" in inputs or f in inputs) and not (judged and f in LABELLED)}
+    wanted = ("features" in inputs or f in inputs or f.rpartition(".")[0] in inputs for f in features)  # vector.0, vector.1 ...
+    chosen = {f: k for (f, k), w in zip(features.items(), wanted, strict=True) if w and not (judged and f in LABELLED)}
     columns = [f"p.{quote(FEATURE + f)} AS {quote(f)}" for f in chosen]
     if judged:
         columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]

@@ -1,0 +1,204 @@
+"""The rows of an LLM's model as detectors see them: one for each call that counts, with its scores and what was said of it.
+
+Columns are called as in `calls` and `generations`, and
+
+    score.NAME       what the check NAME, or the only check with the detector NAME, scored; none where it gave no value
+    flagged.NAME     1 where that score is flagged, else 0
+    feedback.NAME    mean of the values given under that name, by record, else for its whole trace
+    attributes.KEY   an attribute of the sender's, as text: of the record, else of its span, else of what sent it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from detectors import registry
+from detectors.contract import ColumnKind
+from monitor import windows
+from monitor.config import Check
+from monitor.reader import Reader, literal
+from monitor.schema import quote
+from monitor.scoring import RowCheck
+from monitor.settling.calls import EMBEDDINGS
+from monitor.windows import CLOCKS_DIFFER, TableWindow
+
+NUMBERS = {
+    **{
+        name: f"c.{name}::DOUBLE"
+        for name in (
+            "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_usd",
+            "duration_seconds", "time_to_first_token_seconds", "attempt", "failed",
+        )
+    },
+    "question_characters": "length(g.question)::DOUBLE",
+    "response_characters": "length(g.response)::DOUBLE",
+}  # fmt: skip
+TEXTS = {
+    "request_id": "c.request_id",
+    "llm_model": "coalesce(c.llm_model, g.llm_model)",
+    **{
+        name: f"g.{name}"
+        for name in (
+            "model_version", "prompt_name", "prompt_version", "fingerprint", "provider", "operation", "request_model",
+            "finish_reason", "error_type", "service", "environment", "release", "agent", "workflow", "gateway", "route",
+            "user_id", "conversation_id", "question", "system", "response",
+        )
+    },
+}  # fmt: skip
+FEATURES = (
+    "input_tokens", "output_tokens", "cost_usd", "duration_seconds", "time_to_first_token_seconds", "question_characters",
+    "response_characters", "llm_model", "model_version", "prompt_version", "finish_reason", "error_type",
+)  # fmt: skip
+"""What `features` stands for, beside the scores of the model's checks."""
+
+DERIVED = re.compile(r"(score|flagged|feedback|attributes)\.(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A row check as a column: its scores, and where they are flagged."""
+
+    hash: str
+    flag: float
+    worse: str
+
+
+def scored(checks: Iterable[Check], model: str) -> dict[str, Scored]:
+    """The row checks of a model by name, and by their detector where all of that name are alike."""
+    found: dict[str, Scored] = {}
+    by_detector: dict[str, list[Scored]] = {}
+    for check in checks:
+        if check.model == model and registry.is_row(registry.load(check.detector)):
+            row = RowCheck(check.detector, check.settings)
+            one = Scored(row.hash, row.flag if check.flag is None else check.flag, row.worse)
+            found[check.name] = one
+            by_detector.setdefault(row.name, []).append(one)
+    return {**{name: ones[0] for name, ones in by_detector.items() if len({*ones}) == 1}, **found}
+
+
+class Answers:
+    """The `monitor.traffic.Traffic` of an LLM's model. `columns`: detector's name -> name of the column that stands for it."""
+
+    def __init__(
+        self, model: str, inputs: frozenset[str], columns: Mapping[str, str], scores: Mapping[str, Scored], *, every_call: bool
+    ) -> None:
+        """`every_call`: calls for embeddings too.
+
+        Raises:
+            ValueError: there is no such column; the message says what there is.
+        """
+        self.model = model
+        self._every_call = every_call
+        self._renamed = {name: other for name, other in columns.items() if name in inputs}
+        wanted = {self._renamed.get(name, name) for name in inputs}
+        named = wanted - {"features"}
+        if "features" in wanted:
+            named |= {*FEATURES, *(f"score.{name}" for name in _once(scores))}
+        self._named = sorted(named)
+        self._scores: dict[str, Scored] = {}
+        for name in self._named:
+            self._know(name, scores)
+
+    def _know(self, name: str, scores: Mapping[str, Scored]) -> None:
+        if name in NUMBERS or name in TEXTS:
+            return
+        found = DERIVED.fullmatch(name)
+        if found is None:
+            there = ", ".join((*sorted({**NUMBERS, **TEXTS}), "score.NAME", "flagged.NAME", "feedback.NAME", "attributes.KEY"))
+            raise ValueError(f"reads {name!r}, which answers do not have; name a column in `columns`: there are {there}")
+        if found[1] in ("score", "flagged"):
+            if found[2] not in scores:
+                there = ", ".join(sorted(scores)) or "none"
+                raise ValueError(f"reads {name!r}, but {self.model} has no row check {found[2]!r}; there are {there}")
+            self._scores[found[2]] = scores[found[2]]
+
+    @property
+    def identity(self) -> list[str]:
+        renamed = (f"{name}={other}" for name, other in sorted(self._renamed.items()))
+        return [*self._named, *renamed, *map(repr, sorted(self._scores.items())), str(self._every_call)]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        feedback = any(name.startswith("feedback.") for name in self._named)
+        return ("calls", *(["scores"] if self._scores else []), *(["feedback"] if feedback else []))
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        return tuple(sorted({one.hash for one in self._scores.values()}))
+
+    def features(self, features: Mapping[str, ColumnKind] = {}) -> Mapping[str, ColumnKind]:
+        return {name: self._kind(name) for name in self._named}
+
+    @staticmethod
+    def _kind(name: str) -> ColumnKind:
+        return "category" if name in TEXTS or name.startswith("attributes.") else "number"
+
+    def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
+        columns = [f"{self._expression(name)} AS {quote(name)}" for name in self._named]
+        kept = "" if self._every_call else f"AND g.operation IS DISTINCT FROM {literal(EMBEDDINGS)}"
+        table = reader.table(
+            f"SELECT {', '.join(columns) or 'c.seq'} FROM (SELECT * FROM "
+            f"{reader.source('calls', self.model, since=start, until=end)} WHERE event_time >= $1 AND event_time < $2 "
+            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1) c "
+            f"JOIN {reader.source('generations', self.model, since=start, until=end)} g USING (record_id) "
+            f"{' '.join(self._joins(reader, start, end))} WHERE c.counted {kept} ORDER BY c.event_time, record_id",
+            [start, end],
+        )
+        return TableWindow(table, self.features()).renamed(self._renamed)
+
+    def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
+        return windows.from_file(reader, path, self.features()).renamed(self._renamed)
+
+    def _expression(self, name: str) -> str:
+        if (plain := NUMBERS.get(name) or TEXTS.get(name)) is not None:
+            return plain
+        what, _, rest = name.partition(".")
+        if what == "attributes":
+            key = literal(f"$.{quote(rest)}")
+            places = ("g.attributes", "a.attributes", "a.resource")
+            return f"coalesce({', '.join(f'json_extract_string({place}, {key})' for place in places)})"
+        if what == "feedback":
+            return f"coalesce({quote(name)}.value, {quote(f'{name} of trace')}.value)"
+        one, score = self._scores[rest], quote(f"scores {rest}")
+        if what == "score":
+            return f"{score}.value"
+        return f"({score}.value {'<=' if one.worse == 'lower' else '>='} {one.flag!r})::DOUBLE"
+
+    def _joins(self, reader: Reader, start: datetime, end: datetime) -> Sequence[str]:
+        joins = []
+        for name, one in self._scores.items():
+            joins.append(
+                "LEFT JOIN (SELECT record_id, CASE WHEN outcome = 'ok' THEN value END AS value FROM "
+                f"{reader.source('scores', self.model, since=start, until=end)} WHERE settings_hash = {literal(one.hash)} "
+                "AND event_time >= $1 AND event_time < $2 "
+                f"QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1) {quote(f'scores {name}')} "
+                "USING (record_id)"
+            )
+        for name in self._named:
+            if name.startswith("feedback."):
+                given = (
+                    f"(SELECT record_id, trace_id, value FROM "
+                    f"{reader.source('feedback', self.model, received_since=start - CLOCKS_DIFFER)} "
+                    f"WHERE name = {literal(name.partition('.')[2])} QUALIFY row_number() OVER (PARTITION BY record_id, "
+                    "trace_id, source, rater, feedback_id ORDER BY revision DESC) = 1)"
+                )
+                joins += [
+                    f"LEFT JOIN (SELECT record_id, avg(value) AS value FROM {given} WHERE record_id IS NOT NULL "
+                    f"GROUP BY record_id) {quote(name)} USING (record_id)",
+                    f"LEFT JOIN (SELECT trace_id, avg(value) AS value FROM {given} WHERE record_id IS NULL "
+                    f"GROUP BY trace_id) {quote(f'{name} of trace')} ON {quote(f'{name} of trace')}.trace_id = c.trace_id",
+                ]
+        if any(name.startswith("attributes.") for name in self._named):
+            # A generation is made of its span, but may have been pushed, and then has attributes of its own.
+            spans = reader.source("spans", self.model, since=start - timedelta(seconds=1), until=end + timedelta(seconds=1))
+            joins.append(f"LEFT JOIN (SELECT record_id, attributes, resource FROM {spans}) a USING (record_id)")
+        return joins
+
+
+def _once(scores: Mapping[str, Scored]) -> list[str]:
+    """A name for each score, the check's rather than its detector's."""
+    return sorted({one: name for name, one in scores.items()}.values())

@@ -1,0 +1,109 @@
+"""The rows of one model that a check reads, between any two times: what its detector asks for, under the names it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from detectors import registry
+from detectors.contract import ColumnKind, WindowDetector
+from monitor import answers, windows
+from monitor.config import Check
+from monitor.reader import Reader
+from monitor.windows import TableWindow
+
+
+class Traffic(Protocol):
+    """Of one check. Equal rows in the store give an equal window, whoever asks and whenever."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def identity(self) -> list[str]:
+        """What decides which columns its windows have: two of one model and one identity give the same."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The logs whose rows change a window."""
+        ...
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Settings hashes of the scores it reads. A window waits until none of its records waits to be scored."""
+        ...
+
+    def features(self, features: Mapping[str, ColumnKind]) -> Mapping[str, ColumnKind]:
+        """The features its windows may have. `features`: those of the model that have a column, here as below."""
+        ...
+
+    def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
+        """Rows with event time in [start, end), in the order of their time.
+
+        Raises:
+            ChildFailed, duckdb.Error: what they come from is away.
+        """
+        ...
+
+    def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
+        """A reference the user brought, whose columns are called as the windows'."""
+        ...
+
+
+class Predictions:
+    """Of a classical model. `columns`: detector's name -> name of the feature or field that stands for it."""
+
+    def __init__(self, model: str, inputs: frozenset[str], columns: Mapping[str, str]) -> None:
+        self.model = model
+        self._columns = {name: other for name, other in columns.items() if name in inputs}
+        self._inputs = frozenset(self._columns.get(name, name) for name in inputs)
+
+    @property
+    def identity(self) -> list[str]:
+        return [*sorted(self._inputs), *(f"{name}={other}" for name, other in sorted(self._columns.items()))]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("predictions", "labels") if "label" in self._inputs else ("predictions",)
+
+    hashes: tuple[str, ...] = ()
+
+    def features(self, features: Mapping[str, ColumnKind]) -> Mapping[str, ColumnKind]:
+        return features
+
+    def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
+        return windows.predictions(reader, self.model, start, end, features, self._inputs).renamed(self._columns)
+
+    def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
+        return windows.from_file(reader, path, features).renamed(self._columns)
+
+
+Make = Callable[[Check, WindowDetector], Traffic]
+
+
+def maker(tasks: Mapping[str, str], checks: Iterable[Check]) -> Make:
+    """What gives each check its rows. `tasks`: by model; `checks`: all there are, since some read the scores of others."""
+    every = tuple(checks)
+
+    def make(check: Check, detector: WindowDetector) -> Traffic:
+        """
+        Raises:
+            ValueError: the detector reads what rows of this model do not have.
+        """
+        if tasks.get(check.model) != "llm":
+            return Predictions(check.model, detector.inputs, check.columns)
+        every_call = bool(getattr(detector, "every_call", False))
+        found = answers.scored(every, check.model)
+        return answers.Answers(check.model, detector.inputs, check.columns, found, every_call=every_call)
+
+    return make
+
+
+def alike(check: Check, now: Iterable[Check], before: Iterable[Check]) -> bool:
+    """Whether a check reads the same under both sets of checks: a window may hold the scores of others."""
+    if registry.is_row(registry.load(check.detector)):
+        return True
+    return answers.scored(now, check.model) == answers.scored(before, check.model)
