@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from detectors import registry
 from detectors.contract import ColumnKind, DetectorConfig
+from monitor import crosschecks
 from monitor.fields import MAX_FEATURE_NAME, columnable
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -104,6 +105,9 @@ class Listener(Section):
         except ValueError:
             return True  # a name: where it points is not ours to know
 
+    def unguarded(self, tokens_file: Path | None) -> bool:
+        return self.public and not self.insecure and (self.tls is None or tokens_file is None)
+
 
 class Server(Listener):
     listen: str = Field("127.0.0.1:9710", pattern=r"^.+:\d{1,5}$")
@@ -117,16 +121,12 @@ class Server(Listener):
 
     @model_validator(mode="after")
     def _guarded(self) -> Server:
-        if unguarded(self, self.tokens_file):
+        if self.unguarded(self.tokens_file):
             raise ValueError(
                 f"{self.listen} is reachable from outside without tls and tokens_file; "
                 "set both, listen on 127.0.0.1, or say insecure: true"
             )
         return self
-
-
-def unguarded(listener: Listener, tokens_file: Path | None) -> bool:
-    return listener.public and not listener.insecure and (listener.tls is None or tokens_file is None)
 
 
 class OtlpHttp(Listener):
@@ -419,40 +419,8 @@ class Config(Section):
         _differ_in_more_than_case([item.name for item in value])
         return value
 
-    def _unguarded(self) -> Iterator[str]:
-        for name, listener in self.otlp.listeners.items():
-            if unguarded(listener, self.server.tokens_file):
-                yield (
-                    f"{name}.listen: {listener.listen} is reachable from outside without {name}.tls and server.tokens_file; "
-                    "set both, listen on 127.0.0.1, or say insecure: true"
-                )
-
     @model_validator(mode="after")
-    def _models_exist(self) -> Config:
-        models = {m.name: m for m in self.models}
-        wrong = [*self._unguarded()]
-        if self.masking.hash_key is None:
-            rules = [("masking", self.masking.fields)]
-            rules += [(f"models.{i}.masking", m.masking.fields) for i, m in enumerate(self.models) if m.masking]
-            wrong += [
-                f"{place}.fields.{path}: hash needs a key; set masking.hash_key to ${{env:NAME}} or ${{file:PATH}}"
-                for place, fields in rules
-                for path, action in fields.items()
-                if action == "hash"
-            ]
-        places = [(f"checks.{i}.model", c.model) for i, c in enumerate(self.checks)]
-        places += [(f"sources.{i}.{key}", name) for i, s in enumerate(self.sources) for key, name in s.models()]
-        places += [(f"cloudevents.services.{i}.model", s.model) for i, s in enumerate(self.cloudevents.services)]
-        if self.otlp.default_model is not None:
-            places.append(("otlp.default_model", self.otlp.default_model))
-        for place, name in places:
-            if name not in models:
-                wrong.append(f"{place}: no model {name!r}; there are {', '.join(models) or 'none'}")
-        for i, check in enumerate(self.checks):
-            model = models.get(check.model)
-            if model and registry.is_row(registry.load(check.detector)) != (model.task == "llm"):
-                reads = "predictions" if model.task == "llm" else "answers"
-                wrong.append(f"checks.{i}.detector: {check.detector} reads {reads}, but {model.name} has task {model.task}")
-        if wrong:
+    def _fits_together(self) -> Config:
+        if wrong := [*crosschecks.problems(crosschecks.Sound.of(self))]:
             raise ValueError("\n".join(wrong))
         return self

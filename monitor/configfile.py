@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from monitor import crosschecks
 from monitor.config import Config, Listener, Tls
+from monitor.crosschecks import Sound
 from monitor.errors import ConfigError
 from monitor.genai import prices
 
@@ -39,20 +41,28 @@ def load(path: Path) -> Config:
         for where, value in _secrets(raw)
         if value is not None and where not in references
     ]
+    folder = path.resolve().parent
+    config: Config | None = None
     try:
         config = Config.model_validate(raw)
+        sound = Sound.of(config)
     except ValidationError as exc:
-        raise ConfigError([*problems, *_problems(path, exc, references)]) from exc
-    config = _anchored(config, path.resolve().parent)
-    problems += [f"{path}: {where}: {file} is not there; create it or correct the path" for where, file in _missing(config)]
-    if config.prices.file is not None and config.prices.file.exists():
+        problems += _problems(path, exc, references)
+        sound = Sound.of_raw(raw, Config)
+        # Where the sections are good each by itself, these were among the above.
+        problems += [one for line in crosschecks.problems(sound) if (one := f"{path}: {line}") not in problems]
+    problems += [
+        f"{path}: {where}: {file} is not there; create it or correct the path"
+        for where, file in crosschecks.missing(sound, folder)
+    ]
+    if sound.prices is not None and sound.prices.file is not None and (folder / sound.prices.file).exists():
         try:
-            prices.load(config.prices.file)
+            prices.load(folder / sound.prices.file)
         except ConfigError as exc:
             problems += exc.problems
-    if problems:
+    if config is None or problems:
         raise ConfigError(problems)
-    return config
+    return _anchored(config, folder)
 
 
 class _Loader(yaml.SafeLoader):
@@ -112,18 +122,6 @@ def _problems(file: Path, error: ValidationError, references: Mapping[str, str])
         for line in message.splitlines():
             # A rule over several keys names its own path.
             yield f"{file}: {line}" if not where else f"{file}: {where}: {line}{value}"
-
-
-def _missing(config: Config) -> Iterator[tuple[str, Path]]:
-    """Files that have to be there before anything starts, and are not."""
-    files = [("server.tokens_file", config.server.tokens_file), ("encoder.path", config.encoder.path)]
-    files += [("prices.file", config.prices.file)]
-    listeners: dict[str, Listener] = {"server": config.server, "metrics": config.metrics, **config.otlp.listeners}
-    for name, listener in listeners.items():
-        if listener.tls:
-            files += [(f"{name}.tls.cert_file", listener.tls.cert_file), (f"{name}.tls.key_file", listener.tls.key_file)]
-    files += [(f"checks.{i}.reference.file", c.reference.file) for i, c in enumerate(config.checks) if c.reference]
-    yield from ((where, path) for where, path in files if path is not None and not path.exists())
 
 
 def _anchored(config: Config, folder: Path) -> Config:

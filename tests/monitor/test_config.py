@@ -303,6 +303,61 @@ def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_rules_between_sections_are_checked_although_others_hold_wrong_values(tmp_path: Path) -> None:
+    content = {
+        "store": {"threads": 0},
+        "otlp": {"http": {"listen": "0.0.0.0:4318"}, "default_model": "nobody"},
+        "masking": {"fields": {"user_id": "hash"}},
+        "prices": {"file": "prices.yaml"},
+        "models": [{"name": "houses", "task": "regresion"}, {"name": "bot", "task": "llm"}],
+        "checks": [
+            check("a", model="house", every="soon"),
+            check("b", model="bot"),
+            check("c", "Shift", reference={"file": "x.csv"}),
+        ],
+        "sources": [{"type": "follow", "name": "f", "kind": "spans", "path": "x", "model": "bat"}],
+    }
+    found = problems(tmp_path, content)
+    assert len(found) == len(set(found))
+    assert sorted(p.partition(": ")[0] for p in found) == [
+        "checks.0.every",
+        "checks.0.model",  # although its schedule is none
+        "checks.1.detector",
+        "checks.2.reference.file",
+        "masking.fields.user_id",
+        "models.0.task",
+        "otlp.default_model",
+        "otlp.http.listen",
+        "prices.file",
+        "sources.0.kind",
+        "sources.0.model",
+        "store.threads",
+    ]
+    assert "checks.0.model: no model 'house'; there are houses, bot" in found, "one with a wrong task has its name"
+
+
+def test_what_cannot_be_told_for_a_wrong_value_elsewhere_is_not_guessed(tmp_path: Path) -> None:
+    content = {
+        "server": {"listen": "here", "tokens_file": "tokens"},  # so whether there are tokens for OTLP is open
+        "otlp": {"http": {"listen": "0.0.0.0:4318"}},
+        "models": [
+            {"nane": "houses", "task": "regression"},
+            {"name": "bot", "task": "llm", "masking": {"fields": {"a": "hash"}}},
+        ],
+        "masking": {"hash_key": "${env:MODELWATCH_NOT_SET}", "content": "some"},
+        "encoder": {"path": "${env:MODELWATCH_NOT_SET}"},
+        "checks": [check("a")],
+    }
+    assert sorted(p.partition(": ")[0] for p in problems(tmp_path, content)) == [
+        "encoder.path",
+        "masking.content",
+        "masking.hash_key",
+        "models.0.name",
+        "models.0.nane",
+        "server.listen",
+    ]
+
+
 def test_a_public_address_with_tls_and_tokens_is_taken_and_so_is_one_that_says_insecure(tmp_path: Path) -> None:
     for name in ("cert.pem", "key.pem", "tokens"):
         (tmp_path / name).touch()

@@ -1,0 +1,160 @@
+"""Rules between the sections of a config file: they hold for whatever sections are good by themselves, so that one wrong value
+elsewhere hides no other problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from detectors import registry
+
+if TYPE_CHECKING:
+    from monitor.config import Check, Config, EncoderConfig, Listener, MaskingConfig, ModelConfig, Otlp, PricesConfig, Server
+
+
+@dataclass(slots=True)
+class Sound:
+    """What is good of a config; None for a section, and no item of a list, where it is not. Items go by their place."""
+
+    server: Server | None
+    metrics: Listener | None
+    otlp: Otlp | None
+    encoder: EncoderConfig | None
+    prices: PricesConfig | None
+    masking: MaskingConfig | None
+    models: Mapping[int, ModelConfig]
+    checks: Mapping[int, Check]
+    names: list[str] | None  # of all models, those that are no good included; None where they cannot be told
+    named: list[tuple[str, str]] = field(default_factory=list)  # places that name a model, and the name
+
+    @classmethod
+    def of(cls, config: Config) -> Sound:
+        named = [(f"checks.{i}.model", c.model) for i, c in enumerate(config.checks)]
+        named += [(f"sources.{i}.{key}", name) for i, s in enumerate(config.sources) for key, name in s.models()]
+        named += [(f"cloudevents.services.{i}.model", s.model) for i, s in enumerate(config.cloudevents.services)]
+        if config.otlp.default_model is not None:
+            named.append(("otlp.default_model", config.otlp.default_model))
+        return cls(
+            server=config.server,
+            metrics=config.metrics,
+            otlp=config.otlp,
+            encoder=config.encoder,
+            prices=config.prices,
+            masking=config.masking,
+            models=dict(enumerate(config.models)),
+            checks=dict(enumerate(config.checks)),
+            names=[m.name for m in config.models],
+            named=named,
+        )
+
+    @classmethod
+    def of_raw(cls, raw: Mapping[str, Any], config: type[Config]) -> Sound:
+        """Of a file that did not validate as a whole."""
+
+        def section(name: str) -> Any:
+            annotation = config.model_fields[name].annotation
+            return _valid(annotation, raw[name]) if name in raw else config.model_fields[name].default
+
+        def items(name: str) -> list[Any]:
+            found = raw.get(name, ())
+            return list(found) if isinstance(found, (list, tuple)) else []
+
+        def sound(name: str) -> dict[int, Any]:
+            (one, _) = config.model_fields[name].annotation.__args__  # type: ignore[union-attr]
+            tried = {i: _valid(one, item) for i, item in enumerate(items(name))}
+            return {i: item for i, item in tried.items() if item is not None}
+
+        names = [m.get("name") if isinstance(m, dict) else None for m in items("models")]
+        known = isinstance(raw.get("models", []), list) and all(isinstance(name, str) for name in names)
+        places = [(f"checks.{i}", c) for i, c in enumerate(items("checks"))]
+        places += [(f"sources.{i}", s) for i, s in enumerate(items("sources"))]
+        events = raw.get("cloudevents")
+        services = events.get("services") if isinstance(events, dict) else None
+        places += [(f"cloudevents.services.{i}", s) for i, s in enumerate(services if isinstance(services, list) else ())]
+        named = [(f"{place}.model", one.get("model")) for place, one in places if isinstance(one, dict)]
+        named += [(f"sources.{i}.{key}", name) for i, s in sound("sources").items() for key, name in s.models() if key != "model"]
+        if isinstance(otlp := raw.get("otlp"), dict):
+            named.append(("otlp.default_model", otlp.get("default_model")))
+        return cls(
+            server=section("server"),
+            metrics=section("metrics"),
+            otlp=section("otlp"),
+            encoder=section("encoder"),
+            prices=section("prices"),
+            masking=section("masking"),
+            models=sound("models"),
+            checks=sound("checks"),
+            names=[str(name) for name in names] if known else None,
+            named=[(place, name) for place, name in named if isinstance(name, str) and not name.startswith("${")],
+        )
+
+
+def problems(sound: Sound) -> Iterator[str]:
+    """Each as `path.to.key: what is wrong; what to do`."""
+    yield from _unguarded(sound)
+    yield from _unhashable(sound)
+    if sound.names is not None:
+        there = ", ".join(sound.names) or "none"
+        for place, name in sound.named:
+            if name not in sound.names:
+                yield f"{place}: no model {name!r}; there are {there}"
+    models = {m.name: m for m in sound.models.values()}
+    for i, check in sound.checks.items():
+        model = models.get(check.model)
+        if model and registry.is_row(registry.load(check.detector)) != (model.task == "llm"):
+            reads = "predictions" if model.task == "llm" else "answers"
+            yield f"checks.{i}.detector: {check.detector} reads {reads}, but {model.name} has task {model.task}"
+
+
+def missing(sound: Sound, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files that have to be there before anything starts, and are not: where they are named, and which. Relative paths begin
+    at `folder`."""
+    listeners: dict[str, Listener | None] = {"server": sound.server, "metrics": sound.metrics}
+    listeners |= sound.otlp.listeners if sound.otlp else {}
+    files = [
+        ("server.tokens_file", sound.server.tokens_file if sound.server else None),
+        ("encoder.path", sound.encoder.path if sound.encoder else None),
+        ("prices.file", sound.prices.file if sound.prices else None),
+    ]
+    for name, listener in listeners.items():
+        if listener is not None and listener.tls:
+            files += [(f"{name}.tls.cert_file", listener.tls.cert_file), (f"{name}.tls.key_file", listener.tls.key_file)]
+    files += [(f"checks.{i}.reference.file", c.reference.file) for i, c in sound.checks.items() if c.reference]
+    for where, path in files:
+        # What is a reference still could not be resolved, and has been reported.
+        if path is not None and not str(path).startswith("${") and not (folder / path).exists():
+            yield where, folder / path
+
+
+def _unguarded(sound: Sound) -> Iterator[str]:
+    if sound.server is None or sound.otlp is None:  # whether there are tokens is not known, and to guess would mislead
+        return
+    for name, listener in sound.otlp.listeners.items():
+        if listener.unguarded(sound.server.tokens_file):
+            yield (
+                f"{name}.listen: {listener.listen} is reachable from outside without {name}.tls and server.tokens_file; "
+                "set both, listen on 127.0.0.1, or say insecure: true"
+            )
+
+
+def _unhashable(sound: Sound) -> Iterator[str]:
+    if sound.masking is None or sound.masking.hash_key is not None:
+        return
+    rules = [("masking", sound.masking.fields)]
+    rules += [(f"models.{i}.masking", m.masking.fields) for i, m in sound.models.items() if m.masking]
+    for place, fields in rules:
+        for path, action in fields.items():
+            if action == "hash":
+                yield f"{place}.fields.{path}: hash needs a key; set masking.hash_key to ${{env:NAME}} or ${{file:PATH}}"
+
+
+def _valid(kind: Any, raw: Any) -> Any:
+    """None where it is not."""
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError:
+        return None
