@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--server", default=None, help="the push API, such as http://127.0.0.1:9710 (default: as in --config)")
     ingest.add_argument("--url", dest="server", default=None, help=argparse.SUPPRESS)  # its name in earlier versions
     ingest.add_argument("--config", type=Path, default=None, help="a config file that says where the daemon listens")
-    ingest.add_argument("--token-file", type=Path, default=None, help="a file with a token of the role ingest")
+    ingest.add_argument("--token-file", type=Path, default=None, help="holds a token of the role ingest (or: MODELWATCH_TOKEN)")
     ingest.add_argument("--ca-file", type=Path, default=None, help="who may have signed the daemon's certificate")
     ingest.set_defaults(do=_ingest)
     letterbox.add_to(commands)
@@ -175,7 +175,7 @@ def _ingest(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from monitor.config import Server
-    from monitor.deadletter.adminclient import url_of
+    from monitor.deadletter.adminclient import token, url_of
     from monitor.ingest import Ingest
     from monitor.sources.mapping import Columns
 
@@ -187,13 +187,13 @@ def _ingest(arguments: argparse.Namespace) -> int:
             return _complain(f"--{problem}")
         server = configfile.load(arguments.config).server if arguments.config else Server()
         authority = arguments.ca_file or (server.tls.cert_file if server.tls else None)
-        token = arguments.token_file.read_text(encoding="utf-8").strip() if arguments.token_file else None
+        bearer = token(arguments.token_file)
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=authority) if authority else True
     except ValidationError as exc:
         return _complain(*(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()))
     except (OSError, ValueError) as exc:
         return _complain(str(exc))
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
     with httpx.Client(base_url=arguments.server or url_of(server), headers=headers, verify=verify, timeout=60) as client:
         ingest = Ingest(client, arguments.kind, model=arguments.model)
         progress = sys.stderr if sys.stderr.isatty() else None

@@ -140,6 +140,9 @@ class Ingest:
             else:
                 if response.status_code in (200, 422) and "accepted" in (answer := response.json()):
                     return answer  # type: ignore[no-any-return]
+                if response.status_code == 401:
+                    needed = "a token of the role ingest is needed; put it into MODELWATCH_TOKEN or name --token-file"
+                    raise IngestFailed(f"{self._client.base_url}: {needed}")
                 trouble = f"{response.status_code}: {response.text[:500].strip()}"
                 if response.status_code not in (429, 502, 503, 504):
                     raise IngestFailed(f"{self._client.base_url}: {trouble}")

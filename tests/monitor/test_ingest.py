@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from monitor import cli
+from monitor.auth import Tokens
 from monitor.ingest import Ingest, IngestFailed
 from monitor.records import KINDS
 from monitor.sources.mapping import Columns
@@ -183,6 +185,24 @@ def test_the_command_finds_the_daemon_by_its_config(run: Callable[..., tuple[int
     code, _, err = run(*told, "--config", str(tmp_path / "nowhere.yaml"))
     assert code != 0
     assert "nowhere.yaml" in err
+
+
+def test_the_token_comes_from_the_environment_or_a_file(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"ingest:{hashlib.sha256(b'sender').hexdigest()}\n")
+    door.server.tokens = Tokens(tokens)
+    told = (str(history(tmp_path / "a.jsonl", 1)), "--kind", "predictions", "--model", "houses")
+    monkeypatch.delenv("MODELWATCH_TOKEN", raising=False)
+    code, _, err = run(*told)
+    assert code == 1
+    assert "a token of the role ingest is needed; put it into MODELWATCH_TOKEN or name --token-file" in err
+    monkeypatch.setenv("MODELWATCH_TOKEN", "sender")
+    assert run(*told) == (0, "1 accepted, 0 stored already, 0 rejected\n", "")
+    monkeypatch.setenv("MODELWATCH_TOKEN", "another")
+    (tmp_path / "token").write_text("sender\n")
+    assert run(*told, "--token-file", str(tmp_path / "token"))[0] == 0, "the file that was named goes before"
 
 
 def test_the_command_says_what_is_wrong_with_it(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
