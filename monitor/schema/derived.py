@@ -206,7 +206,7 @@ received_at TIMESTAMPTZ when it came
 deadletter_seq BIGINT the dead letter
 reason VARCHAR why it was one
 action VARCHAR replayed or dropped
-result VARCHAR what a replay came to: stored, known (stored already) or queued (to be scored again)
+result VARCHAR what a replay came to: taken (stored now, or it was already) or queued (to be scored again); else null
 comment VARCHAR why it was dropped
 asked_by VARCHAR who asked for it, as they said
 address VARCHAR where they asked from
