@@ -25,12 +25,11 @@ LISTED = 1_000  # so many places are named one by one
 
 def hash64(*parts: str | bytes) -> int:
     """64 bits of BLAKE2b over the parts, with their lengths so that ("a", "bc") is not ("ab", "c")."""
-    digest = hashlib.blake2b(digest_size=8)
+    whole = b""
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode()
-        digest.update(len(data).to_bytes(4, "little"))
-        digest.update(data)
-    return int.from_bytes(digest.digest(), "little")
+        whole += len(data).to_bytes(4, "little") + data
+    return int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest(), "little")
 
 
 def place_hash(text: str) -> int:

@@ -25,6 +25,7 @@ JUDGE = "modelwatch.judge"  # true on a span or its resource: our own judge's tr
 OTHER_ERROR = "_OTHER"  # as the conventions call an error without a type
 DAY = 86_400
 NO_CONTENT = frozenset({"retriever", "reranker", "tool"})  # their input and output are no messages
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 OPERATIONS = {"llm": "chat", "embedding": "embeddings"}
 
 
@@ -133,7 +134,7 @@ class Dialects:
     def _columns(self, span: Span, found: Canonical, reading: Reading) -> None:
         said, fields, raw = reading.values, found.fields, self.table.raw
         columns = self.table.columns
-        fields.update((name, value) for name, value in said.items() if name in columns)
+        fields |= {name: value for name, value in said.items() if name in columns}
         fields.update(self._of_resource(span.resource))
         for name in raw["resource"]:
             if name in said:
@@ -166,7 +167,7 @@ class Dialects:
         """Input includes what was cached, output what was reasoned; senders who leave them out are put right."""
         said = reading.values
         given, answered, total = said.get("input_tokens"), said.get("output_tokens"), said.get("total_tokens")
-        read, written, reasoned = (said.get(f"{n}_tokens") for n in ("cache_read", "cache_write", "reasoning"))
+        read, written, reasoned = said.get("cache_read_tokens"), said.get("cache_write_tokens"), said.get("reasoning_tokens")
         cached = (read or 0) + (written or 0)
         if given is not None and cached:
             # Where it is left out (Anthropic's own way of counting) it shows: more was cached than given, or the total adds up
@@ -186,9 +187,8 @@ class Dialects:
             given = total - answered
         elif total is not None and answered is None and given is not None and total > given:
             answered = total - given
-        names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-        counts = zip(names, (given, answered, read, written, reasoned), strict=True)
-        fields.update((name, value) for name, value in counts if value is not None)
+        counts = zip(_COUNTS, (given, answered, read, written, reasoned), strict=True)
+        fields |= {name: value for name, value in counts if value is not None}
 
     def _error(self, span: Span, fields: dict[str, Any], said: Mapping[str, Any]) -> None:
         kind = said.get("error_type")

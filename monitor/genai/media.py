@@ -23,6 +23,10 @@ NAKED = re.compile(
     r"(?:iVBORw0KGgo|/9j/[24]|R0lGOD[dl]h|JVBERi0|UklGR|SUQz|T2dnUw|UEsDB|AAAA[A-Za-z0-9+/]{4}Z0eX)[A-Za-z0-9+/]{160,}={0,2}"
 )
 
+_ROW = b"a" * 160
+_SHAPE = bytes(97 if i < 128 and (chr(i).isalnum() or chr(i) in "+/") else 32 for i in range(256))
+"""Each byte as one of base64 or something else: whether `_ROW` stands among them costs a fraction of trying the pattern."""
+
 MODALITIES = ("image", "audio", "video")
 
 
@@ -76,7 +80,7 @@ def lean_text(text: str) -> str:
     """The text without the bytes of files: `[image/png 70 bytes sha256:ab12...]` stands in their place."""
     if "base64," in text:
         text = DATA_URI.sub(lambda m: _stub(m[1], m[3]), text)
-    if len(text) > 200:
+    if len(text) > 160 and _ROW in text.encode(errors="replace").translate(_SHAPE):
         text = NAKED.sub(lambda m: _stub(None, m[0]), text)
     return text
 

@@ -306,19 +306,7 @@ class _Batch:
         return found
 
     def _json(self, value: Any, where: str) -> str:
-        text = _checked_json(value, where, self._max_text)
-        return lean_text(text) if _may_hold_file(text) else text
-
-
-def _may_hold_file(text: str) -> bool:
-    """Whether media.py has to look: it knows files by a data URI, or by 160 characters of base64 in a row and more."""
-    if "base64," in text:
-        return True
-    for start in range(0, len(text), 80):  # one of these pieces lies wholly inside such a row
-        piece = text[start : start + 64]
-        if " " not in piece and '"' not in piece and len(piece) == 64:
-            return True
-    return False
+        return lean_text(_checked_json(value, where, self._max_text))
 
 
 def _document(one: Document) -> dict[str, Any]:

@@ -52,13 +52,16 @@ _LONG, _GAP = b"a" * 20, 32
 
 def may_stand_in(text: str, data: bytes) -> bool:
     """`data` is the text at one byte a character."""
-    if b"://" in data or b"eyJ" in data or b"-----BEGIN" in data:
+    if b"eyJ" in data or b"-----BEGIN" in data:
         return True
-    low = data.lower()
-    if any(word in low for word in (*_ASSIGNED_TO, *_SCHEMES)):
+    if b"://" in data and b"@" in data:
         return True
     shape = data.translate(_SHAPE)
-    return _LONG in shape and next(_prefixed(text, shape), None) is not None
+    if _LONG in shape and next(_prefixed(text, shape), None) is not None:
+        return True
+    # Words that nearly every text has: "token", "pass" in "passage". They are looked at here and not left to `places`.
+    low = data.lower()
+    return next(_after_words(text, low), None) is not None
 
 
 def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:
@@ -69,19 +72,25 @@ def places(text: str, hint: str = "") -> Iterator[tuple[int, int]]:
         if (start == 0 or shape[start - 1] == _GAP) and (found := _JWT.match(text, start)):
             yield found.span()
     yield from _private_keys(text)
-    if "://" in text:
+    if "://" in text and "@" in text:
         yield from (found.span(1) for found in _USERINFO.finditer(text))
-    low = data.lower()
+    yield from _after_words(text, data.lower())
+
+
+def _after_words(text: str, low: bytes) -> Iterator[tuple[int, int]]:
+    """What stands behind a word that says it is a secret. `low` is the text in lower case, one byte a character."""
     for scheme in _SCHEMES:
-        for start in _each(low, scheme):
-            found = _BEARER.match(text, start + len(scheme))
-            if found and found[1][0].isalnum() and any(c.isdigit() for c in found[1]):
-                yield found.span(1)
+        if scheme in low:
+            for start in _each(low, scheme):
+                found = _BEARER.match(text, start + len(scheme))
+                if found and found[1][0].isalnum() and any(c.isdigit() for c in found[1]):
+                    yield found.span(1)
     for word in _ASSIGNED_TO:
-        for start in _each(low, word):
-            found = _ASSIGNED.match(text, start + len(word))
-            if found and _named(low, start, word) and _is_secret(found[1], word):
-                yield found.span(1)
+        if word in low:
+            for start in _each(low, word):
+                found = _ASSIGNED.match(text, start + len(word))
+                if found and _named(low, start, word) and _is_secret(found[1], word):
+                    yield found.span(1)
 
 
 def is_secret_name(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 # Each byte as a shape: a digit, what may stand between the digits of a number, a letter, or something else.
 _SHAPE = bytes(
@@ -21,12 +22,12 @@ def shape(data: bytes) -> bytes:
     return data.translate(_SHAPE)
 
 
-def runs(text: str) -> Iterator[tuple[int, int]]:
-    """From the first digit to the last, where at least seven stand with no more than separators between them."""
+@lru_cache(maxsize=4)
+def runs(text: str) -> tuple[tuple[int, int], ...]:
+    """From the first digit to the last, where at least seven stand with no more than separators between them. Remembered, as
+    each kind of number asks for those of the same text."""
     shapes = shape(text.encode("latin-1", "replace"))
-    for found in _RUN.finditer(shapes):
-        if shapes.count(b"0", *found.span()) >= _FEWEST:
-            yield found.span()
+    return tuple(found.span() for found in _RUN.finditer(shapes) if shapes.count(b"0", *found.span()) >= _FEWEST)
 
 
 def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

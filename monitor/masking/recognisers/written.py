@@ -26,7 +26,9 @@ ESCAPED = re.compile(
 
 
 def _each(chars: str) -> list[str]:
-    return [chr(code) for code in range(0x10000) if re.fullmatch(f"[{chars}]", chr(code))]
+    """The characters of a class, whose ranges have a hyphen."""
+    ends = re.findall("(.)-(.)|(.)", chars)
+    return [chr(code) for low, high, one in ends for code in range(ord(low or one), ord(high or one) + 1)]
 
 
 _PLAIN = (
@@ -36,6 +38,7 @@ _PLAIN = (
     | {"\uff20": "@", "\ufe6b": "@", "\uff0b": "+"}
     | {one: str(int(one)) for one in _each(DIGITS)}
 )
+_ASCII = bytes(range(128))
 
 
 def plain(text: str) -> tuple[str, list[int] | None]:
@@ -44,7 +47,11 @@ def plain(text: str) -> tuple[str, list[int] | None]:
     >>> plain("4\N{EN DASH}\N{FULLWIDTH DIGIT TWO}"), plain("a\N{ZERO WIDTH SPACE}b")
     (('4-2', None), ('ab', [0, 2]))
     """
-    if text.isascii() or not (found := set(_OTHERWISE.findall(text))):
+    if text.isascii():
+        return text, None
+    # Of a text in Latin letters little is left without ASCII, and that much sooner than a pattern is through with it.
+    others = text.encode(errors="replace").translate(None, _ASCII).decode()
+    if not (found := set(_OTHERWISE.findall(others))):
         return text, None
     for one in found:  # few, and each replaced in one go: `translate` would ask for every character of the text
         text = text.replace(one, _PLAIN.get(one, one))
