@@ -15,7 +15,8 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,9 +176,9 @@ class Plan:
             yield ((starts[:, :, None] + within) % self.rows).reshape(number, -1)
 
 
-def plan(rows: int, window_rows: int, block_rows: int | None, resamples: int, seed: int) -> Plan:
+def plan(rows: int, window_rows: int, block_rows: int | None, resamples: int, seed: int, what: str = "rows") -> Plan:
     """A plan for windows of about `window_rows` rows; of fewer where the reference is small or they are many. `block_rows` is
-    what `dependence` said: None where the rows depend on each other further than can be told.
+    what `dependence` said: None where the rows depend on each other further than can be told. `what` the rows are, for messages.
 
     Raises:
         NotEnoughData: the reference has too few rows, or too few that do not depend on each other.
@@ -188,12 +189,11 @@ def plan(rows: int, window_rows: int, block_rows: int | None, resamples: int, se
     # Where the dependence has no end that can be seen, such as a daily rhythm, whole windows still have it inside them.
     length = size if block_rows is None else min(block_rows, size)
     if rows // length < MIN_BLOCKS:
-        why = (
-            "depend on each other further than can be told" if block_rows is None else f"depend on each other over {length} rows"
-        )
+        how = "depend on each other further than can be told" if block_rows is None else f"depend on each other over {length}"
+        remedy = ", or set block_rows: 1 where the order of its rows is not that of time" if what == "rows" else ""
         raise NotEnoughData(
-            f"cannot be calibrated: a reference of {rows} rows that {why} has {rows // length} blocks of {length}, "
-            f"{MIN_BLOCKS} are needed; take a longer one, or set block_rows: 1 where the order of its rows is not that of time"
+            f"cannot be calibrated: a reference of {rows} {what} that {how} {what if block_rows is not None else ''}".rstrip()
+            + f" has {rows // length} blocks of {length}, {MIN_BLOCKS} are needed; take a longer one{remedy}"
         )
     return Plan(rows, size // length, length, resamples, seed)
 
@@ -240,12 +240,12 @@ def _block_rows(column: FloatArray) -> int | None:
     return found
 
 
-def content_seed(columns: Mapping[str, NDArray[np.int64]]) -> int:
+def content_seed(columns: Mapping[str, NDArray[Any]]) -> int:
     """A number for the content of a reference's columns, whatever their order."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(columns):
         digest.update(f"{name}\0{len(columns[name])}\0".encode(errors="surrogatepass"))
-        digest.update(np.ascontiguousarray(columns[name]).tobytes())
+        digest.update(np.ascontiguousarray(columns[name], dtype=np.int64).tobytes())
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
@@ -254,40 +254,76 @@ def content_seed(columns: Mapping[str, NDArray[np.int64]]) -> int:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a reference, counted: `codes` (rows,) as `cells` gives them. `order` says how the distance shrinks with the
-    sizes of the sides n and m: 1, as the root of 1/n + 1/m; 2, as 1/n + 1/m itself."""
+    """One column of a reference, counted: `codes` (rows,) as `cells` gives them, or, where the rows are gone, `blocks` (blocks,
+    cells), its counts by stretch of time. `order` says how the distance shrinks with the sizes of the sides n and m: 1, as the
+    root of 1/n + 1/m; 2, as 1/n + 1/m itself."""
 
     cells: Cells
-    codes: NDArray[np.int64]
+    codes: NDArray[np.integer[Any]] | None
     distance: Distance
     order: int
+    blocks: NDArray[np.int64] | None = None
+
+    @cached_property
+    def seed(self) -> int:
+        content = self.codes if self.blocks is None else self.blocks
+        assert content is not None
+        return content_seed({"": content.ravel()})
+
+    @cached_property
+    def totals(self) -> NDArray[np.int64]:
+        if self.blocks is not None:
+            return np.asarray(self.blocks.sum(axis=0))
+        assert self.codes is not None
+        return self.cells.count(self.codes)
+
+    @cached_property
+    def signal(self) -> FloatArray:
+        """The reference as numbers in time: its cells, or how frequent each category is; the mean of a block."""
+        assert self.cells.reference is not None
+        of_cells = (
+            self.cells.reference if self.cells.points is None else np.arange(self.cells.size, dtype=np.float64) / self.cells.size
+        )
+        if self.blocks is None:
+            return np.append(of_cells, np.nan)[self.codes]
+        rows = self.blocks.sum(axis=1)
+        return np.where(rows > 0, self.blocks @ of_cells / np.maximum(rows, 1), np.nan)
 
 
 class Calibration:
-    """Null distributions of many columns by the same splits, for windows of about one size."""
+    """Null distributions of many columns by the same splits, for windows of about one size.
+
+    Of rows, the null of another size is a factor away, since only chance makes a difference. Of blocks of time it is not: hours
+    differ by more than chance, and that does not shrink with their rows. So it is that of the windows drawn, wider where the
+    window has fewer rows than they.
+    """
 
     def __init__(self, plan: Plan, columns: Mapping[str, Column]) -> None:
-        """Costs about `resamples` * window rows * columns * 10 ns."""
+        """Costs about `resamples` * window rows * columns * 10 ns, or of blocks `resamples` * blocks * cells * columns * 1 ns."""
         self.plan = plan
         self._columns = dict(columns)
         found: dict[str, list[FloatArray]] = {name: [] for name in columns}
         shares: dict[str, list[FloatArray]] = {name: [] for name in columns}
-        totals = {name: column.cells.count(column.codes) for name, column in columns.items()}
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for rows in plan.draws():
-                lines = np.arange(len(rows))[:, None]
                 for name, column in columns.items():
-                    size = column.cells.size
-                    codes = column.codes[rows] + lines * (size + 1)
-                    q = np.bincount(codes.ravel(), minlength=len(rows) * (size + 1)).reshape(len(rows), -1)[:, :size]
-                    p = totals[name] - q
+                    q = _drawn(column, rows)
+                    p = column.totals - q
                     n, m = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
                     found[name].append(column.distance(column.cells, p / n, q / m))
                     shares[name].append((1 / n + 1 / m)[:, 0])
-        self._raw = {name: np.concatenate(lists) for name, lists in found.items()}
-        self._noise = {name: np.concatenate(lists) for name, lists in shares.items()}
-        # Shrunk to what they would be with one value on either side, so that any two sizes are a factor away.
-        unit = {name: self._raw[name] / self._noise[name] ** (column.order / 2) for name, column in columns.items()}
+            self._raw = {name: np.concatenate(lists) for name, lists in found.items()}
+            self._noise = {name: np.concatenate(lists) for name, lists in shares.items()}
+            # Shrunk to what they would be with one value on either side, so that any two sizes are a factor away.
+            unit = {
+                name: self._raw[name] / (1.0 if column.blocks is not None else self._noise[name] ** (column.order / 2))
+                for name, column in columns.items()
+            }
+        for name, column in columns.items():
+            # A stretch in which a column has no value at all says nothing of that column.
+            nothing = ~np.isfinite(self._noise[name])
+            if column.blocks is not None and nothing.sum() <= len(nothing) / 10:
+                unit[name] = np.where(nothing, 0.0, unit[name])
         self._unit = {name: Null.of(values, plan.smallest) for name, values in unit.items() if np.isfinite(values).all()}
         self._tails = {name: _self_p_values(unit[name], null) for name, null in self._unit.items()}
 
@@ -295,13 +331,30 @@ class Calibration:
         """Of the column `name` with so many values on either side; None where chance alone makes it no number."""
         if name not in self._unit:
             return None
-        return self._unit[name].scaled((1 / n_reference + 1 / n_current) ** (self._columns[name].order / 2))
+        column, noise = self._columns[name], 1 / n_reference + 1 / n_current
+        if column.blocks is None:
+            return self._unit[name].scaled(noise ** (column.order / 2))
+        wider = np.maximum(noise / self._noise[name], 1.0) ** (column.order / 2)
+        there = np.isfinite(self._raw[name]) & np.isfinite(wider)
+        return Null.of(self._raw[name][there] * wider[there], self.plan.smallest)
 
     def window_p_value(self, p_values: Mapping[str, float]) -> float:
         """How likely it is by chance that the smallest of these columns' p-values is as small as this: one number for a window,
         right however the columns depend on each other."""
         smallest = np.min([self._tails[name] for name in p_values], axis=0)
         return min_p(np.sort(smallest), min(p_values.values()), len(p_values))
+
+
+def _drawn(column: Column, rows: Rows) -> NDArray[np.int64]:
+    """The counts of pseudo-windows of these rows or blocks, (windows, cells). `rows` is (windows, drawn)."""
+    size = column.cells.size
+    if column.blocks is not None:
+        times = np.zeros((len(rows), len(column.blocks)))
+        np.put_along_axis(times, rows, 1.0, axis=1)
+        return np.rint(times @ column.blocks).astype(np.int64)
+    assert column.codes is not None
+    codes = column.codes[rows] + np.arange(len(rows))[:, None] * (size + 1)
+    return np.bincount(codes.ravel(), minlength=len(rows) * (size + 1)).reshape(len(rows), -1)[:, :size]
 
 
 def _self_p_values(values: FloatArray, null: Null) -> FloatArray:

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.binning import Coder
 from detectors.contract import Categories, FloatArray
 from detectors.distances import BINNED_ABOVE, Counts
+from detectors.summary import CategorySummary, NumberSummary
 
 POINTS = 500
 """Most points of a column of numbers. Between those that are quantiles of the reference lies 1/500 of it each: that is how far
@@ -47,52 +50,73 @@ class Cells:
     @classmethod
     def of_numbers(cls, reference: FloatArray) -> Cells:
         """`reference` is finite and not empty."""
-        points = np.unique(reference)
-        if len(points) > POINTS:
-            points = np.unique(np.quantile(reference, np.linspace(0, 1, POINTS), method="inverted_cdf"))
-        cells = cls(2 * len(points) + 1, points)
-        counts, sums = cells._sums(reference)
-        return cls(cells.size, points, (), cells._places(counts, sums), counts / len(reference))
+        return cls.on(points_of(reference)).counting(reference)
 
     @classmethod
     def of_categories(cls, reference: Categories) -> Cells:
-        counts = np.bincount(reference.codes[reference.codes >= 0], minlength=len(reference.names))
-        order = np.lexsort((np.arange(len(counts)), -counts))[:NAMES]
-        names = tuple(reference.names[i] for i in sorted(order.tolist()) if counts[i])
-        cells = cls(len(names) + 1, names=names)
-        of_reference = cells.count(cells.codes_of(reference))
-        return cls(cells.size, names=names, reference=of_reference / max(of_reference.sum(), 1))
+        found = cls.named(names_of(reference))
+        return found.shared(found.count(found.codes_of(reference)))
 
-    def codes(self, values: FloatArray) -> NDArray[np.int64]:
-        """The cell of each number, `size` for one that is missing or infinite."""
+    @classmethod
+    def of_summary(cls, reference: NumberSummary | CategorySummary) -> Cells:
+        if isinstance(reference, CategorySummary):
+            return cls.named(reference.names).shared(reference.counts)
+        return cls.on(reference.points).shared(reference.counts, reference.sums)
+
+    @classmethod
+    def on(cls, points: FloatArray) -> Cells:
+        """Of numbers, before anything is counted."""
+        return cls(2 * len(points) + 1, points)
+
+    @classmethod
+    def named(cls, names: tuple[str, ...]) -> Cells:
+        return cls(len(names) + 1, names=names)
+
+    def counting(self, reference: FloatArray) -> Cells:
+        """With the shares and places of these numbers, which are finite."""
+        return self.shared(*self._counts_and_sums(reference))
+
+    def shared(self, counts: NDArray[Any], sums: FloatArray | None = None) -> Cells:
+        """With the shares of a reference that is such counts, and the places that its sums make."""
+        shares = counts / max(counts.sum(), 1)
+        places = None if sums is None else self._places(counts, sums)
+        return Cells(self.size, self.points, self.names, places, shares)
+
+    @cached_property
+    def _coder(self) -> Coder:
         assert self.points is not None
-        codes = np.searchsorted(self.points, values, "left") + np.searchsorted(self.points, values, "right")
-        return np.where(np.isfinite(values), codes, self.size)
+        return Coder(self.points)
 
-    def codes_of(self, column: Categories) -> NDArray[np.int64]:
+    def codes(self, values: FloatArray) -> NDArray[np.int32]:
+        """The cell of each number, `size` for one that is missing or infinite."""
+        return self._coder.codes(values)
+
+    def codes_of(self, column: Categories) -> NDArray[np.int32]:
         """The cell of each category, `size` for a missing one."""
         place = {name: i for i, name in enumerate(self.names)}
-        cells = np.array([*(place.get(name, len(self.names)) for name in column.names), self.size], dtype=np.int64)
+        cells = np.array([*(place.get(name, len(self.names)) for name in column.names), self.size], dtype=np.int32)
         return cells[column.codes]
 
-    def count(self, codes: NDArray[np.int64]) -> Counts:
+    def count(self, codes: NDArray[np.integer[Any]]) -> Counts:
         """(size,), without the missing ones."""
         return np.bincount(codes, minlength=self.size + 1)[: self.size]
 
     def with_places_of(self, current: FloatArray) -> Cells:
         """The same cells, with a window's numbers counting where each lies: one beyond the reference is as far as it is."""
+        return self.with_places(*self._counts_and_sums(current))
+
+    def with_places(self, counts: NDArray[Any], sums: FloatArray) -> Cells:
+        """The same of a window that is counts and sums."""
         assert self.reference is not None
         assert self.places is not None
-        counts, sums = self._sums(current)
-        weights = self.reference * max(len(current), 1)  # as if both sides had as many values
+        weights = self.reference * max(float(counts.sum()), 1.0)  # as if both sides had as many values
         both = np.where(weights > 0, weights * self.places, 0.0) + sums
         return Cells(self.size, self.points, (), self._places(weights + counts, both), self.reference)
 
-    def _sums(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _counts_and_sums(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
         codes = self.codes(values)
-        there = codes < self.size
-        counts = np.bincount(codes[there], minlength=self.size).astype(np.float64)
-        return counts, np.bincount(codes[there], weights=values[there], minlength=self.size).astype(np.float64)
+        counts = np.bincount(codes, minlength=self.size)[: self.size].astype(np.float64)
+        return counts, np.bincount(codes, weights=values, minlength=self.size)[: self.size].astype(np.float64)
 
     def _places(self, counts: FloatArray, sums: FloatArray) -> FloatArray:
         assert self.points is not None
@@ -149,6 +173,22 @@ class Cells:
         waves = np.hstack([np.cos(turns), np.sin(turns)])
         centred = waves - self.reference @ waves
         return waves, np.linalg.pinv(centred.T @ (centred * self.reference[:, None]), rcond=1e-8)
+
+
+def points_of(reference: FloatArray) -> FloatArray:
+    """The points of a column that has these numbers, which are finite and not none."""
+    ordered = np.sort(reference)
+    if np.count_nonzero(np.diff(ordered)) < POINTS:
+        return np.unique(ordered)
+    at = np.ceil(np.linspace(0, 1, POINTS) * len(ordered)).astype(np.int64) - 1
+    return np.unique(ordered[np.maximum(at, 0)])
+
+
+def names_of(reference: Categories) -> tuple[str, ...]:
+    """The names of a column that has these categories."""
+    counts = np.bincount(reference.codes[reference.codes >= 0], minlength=len(reference.names))
+    order = np.lexsort((np.arange(len(counts)), -counts))[:NAMES]
+    return tuple(reference.names[i] for i in sorted(order.tolist()) if counts[i])
 
 
 def ks(cells: Cells, p: FloatArray, q: FloatArray) -> FloatArray:

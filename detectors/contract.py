@@ -20,11 +20,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from detectors.summary import CategorySummary, NumberSummary
 
 FloatArray = NDArray[np.float64]
 ColumnKind = Literal["number", "category"]
@@ -207,6 +210,22 @@ class Window(Protocol):
         ...
 
 
+class Summarised(Window, Protocol):
+    """A window that also knows its columns without their rows. A detector asks through `detectors.summary.summary_of` and
+    `blocks_of`, which say None of windows that have only rows; what it makes of counts it makes of rows where there are none.
+
+    The columns of the two windows of a comparison are on the same points and names, or one of the windows has rows only.
+    """
+
+    def summary(self, column: str) -> NumberSummary | CategorySummary | None:
+        """Counts that stand for all rows of the window; None where this column has none."""
+        ...
+
+    def blocks(self, column: str) -> NDArray[np.int64] | None:
+        """The same by stretch of time, (blocks, cells), in order: what there is to resample. None: resample rows."""
+        ...
+
+
 def vectors_of(window: Window, column: str) -> NDArray[np.float32]:
     """The vectors of a column, float32 (rows, dimension); a row with NaN has none.
 
@@ -234,6 +253,7 @@ class Part:
 
     `value` is None unless `outcome` is ok. `flagged` says that the part alone is beyond its own `threshold`, which is one of
     `judges` in the direction `direction`. `library` names the tool and version whose number it is, where that is promised.
+    `basis` says whether the value is of the rows, or of counts that stand for them (`detectors.summary` states the error).
     """
 
     name: str
@@ -249,6 +269,7 @@ class Part:
     judges: Literal["value", "p_value"] = "value"
     direction: Worse = "higher"
     library: str | None = None
+    basis: Literal["rows", "summary"] = "rows"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,32 +15,35 @@ from detectors.calibration import Column
 from detectors.cells import Cells, Distance
 from detectors.contract import Categories, ColumnKind, FloatArray, NotEvaluable, Window
 from detectors.stattests import StatTest
+from detectors.summary import CategorySummary, NumberSummary, blocks_of, summary_of
 
 Kinds = Callable[[str], ColumnKind]
 """Gives a column's kind, or raises `NotEvaluable`."""
 
+FEW = 6
+"""Distinct values are counted up to here: Evidently's default choice asks for more than five."""
 
-class Sides(NamedTuple):
+
+@dataclass(frozen=True)
+class Sides:
     """One column of both windows, missing and infinite values still inside."""
 
     kind: ColumnKind
     numbers: tuple[FloatArray, FloatArray] | None = None
     categories: tuple[Categories, Categories] | None = None
 
-    @property
+    @cached_property
+    def ordered(self) -> tuple[FloatArray, FloatArray]:
+        """The finite numbers of both, smallest first: sorted once, whatever is then asked of them."""
+        assert self.numbers is not None
+        return tuple(np.sort(finite(side)) for side in self.numbers)  # type: ignore[return-value]
+
+    @cached_property
     def counts(self) -> tuple[int, int]:
         if self.numbers is not None:
             return tuple(int(np.isfinite(side).sum()) for side in self.numbers)  # type: ignore[return-value]
         assert self.categories is not None
         return tuple(int((side.codes >= 0).sum()) for side in self.categories)  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A column under `calibrated`: what is known of its reference, and its value in this window."""
-
-    column: Column
-    value: float
 
 
 def of_features(reference: Window, current: Window) -> Kinds:
@@ -97,47 +101,120 @@ def _categories(window: Window, name: str) -> Categories:
 
 
 def distinct(sides: Sides) -> int:
-    """Distinct values of both sides together."""
+    """Distinct values of both sides together; of numbers `FEW` stands for that many or more."""
     if sides.numbers is not None:
-        return len(np.unique(np.concatenate([finite(side) for side in sides.numbers])))
+        seen: set[float] = set()
+        for ordered in sides.ordered:
+            place = 0
+            while place < len(ordered) and len(seen) < FEW:
+                seen.add(float(ordered[place]))
+                place = int(np.searchsorted(ordered, ordered[place], "right"))
+        return len(seen)
     assert sides.categories is not None
     return len(distances.category_counts(*sides.categories)[0])
 
 
 def run(test: StatTest, sides: Sides) -> distances.Finding:
     if sides.numbers is not None:
-        return stattests.compare_numbers(test, *(finite(side) for side in sides.numbers))
+        # The permutations of some depend on the order of the rows.
+        numbers = sides.ordered if test.of_sets else tuple(finite(side) for side in sides.numbers)
+        return stattests.compare_numbers(test, *numbers)
     assert sides.categories is not None
     assert test.counts is not None
     return test.counts(*distances.category_counts(*sides.categories))
 
 
-def counted(sides: Sides, distance: Distance, order: int) -> Counted:
-    """Raises OverflowError, where the reference's numbers are beyond what can be added up."""
-    if sides.numbers is not None:
-        reference, current = sides.numbers
-        found = Cells.of_numbers(finite(reference))
-        codes, in_window = found.codes(reference), found.count(found.codes(current))
-        seen = found.with_places_of(finite(current))
-        if not (found.places is not None and np.isfinite(found.places).all() and np.isfinite(found.deviation)):
-            raise OverflowError
-    else:
-        assert sides.categories is not None
-        before, now = sides.categories
-        seen = found = Cells.of_categories(before)
-        codes, in_window = found.codes_of(before), found.count(found.codes_of(now))
-    counts = found.count(codes)
-    value = distance(seen, (counts / counts.sum())[None], (in_window / in_window.sum())[None])
-    return Counted(Column(found, codes, distance, order), float(value[0]))
+# --- in cells ----------------------------------------------------------------------------------------------------------
 
 
-def signal(column: Column) -> FloatArray:
-    """A column of the reference as numbers in time: its cells, or how frequent each category is."""
-    codes: NDArray[np.int64] = column.codes
-    assert column.cells.reference is not None
-    of_cells = column.cells.reference if column.cells.points is None else np.arange(column.cells.size, dtype=np.float64)
-    return np.append(of_cells, np.nan)[codes]
+class InCells(NamedTuple):
+    """A column of a window, counted in the cells of its reference: `cells` has the places of both."""
+
+    counts: NDArray[np.int64]
+    cells: Cells
+    of_rows: bool
+
+
+@dataclass(frozen=True)
+class Before:
+    """A column of a reference in cells: `codes` of its rows, or `blocks` of time, and how many different values it has."""
+
+    cells: Cells
+    codes: NDArray[np.int32] | None = None
+    blocks: NDArray[np.int64] | None = None
+    distinct: float | None = None
+    _columns: dict[str, Column] = field(default_factory=dict)
+
+    @cached_property
+    def totals(self) -> NDArray[np.int64]:
+        if self.blocks is not None:
+            return np.asarray(self.blocks.sum(axis=0))
+        assert self.codes is not None
+        return self.cells.count(self.codes)
+
+    def column(self, method: str, distance: Distance, order: int) -> Column:
+        """For `calibration`. The same each time, as what it knows of itself is costly."""
+        return self._columns.setdefault(method, Column(self.cells, self.codes, distance, order, self.blocks))
+
+    def count(self, name: str, current: Window) -> InCells:
+        """Raises OverflowError, where numbers are beyond what can be added up."""
+        known = summary_of(current, name)
+        if self.cells.points is not None and not len(self.cells.points):  # nothing there says what the cells are
+            count = known.count if known is not None else int(np.isfinite(current.numbers(name)).sum())
+            return InCells(np.array([count]), self.cells, of_rows=known is None)
+        if isinstance(known, CategorySummary) and self.cells.points is None and known.names == self.cells.names:
+            return InCells(known.counts, self.cells, of_rows=False)
+        if isinstance(known, NumberSummary) and _same(known.points, self.cells.points):
+            return InCells(known.counts, _finite(self.cells.with_places(known.counts, known.sums)), of_rows=False)
+        if self.cells.points is None:
+            return InCells(self.cells.count(self.cells.codes_of(_categories(current, name))), self.cells, of_rows=True)
+        values = current.numbers(name)
+        return InCells(
+            self.cells.count(self.cells.codes(values)), _finite(self.cells.with_places_of(finite(values))), of_rows=True
+        )
+
+
+def before(name: str, kind: ColumnKind, reference: Window, current: Window) -> Before:
+    """The column of the reference on the cells of the summary that either window has of it, else on cells of its own.
+
+    Raises OverflowError, where numbers are beyond what can be added up.
+    """
+    known = summary_of(reference, name)
+    if isinstance(known, NumberSummary if kind == "number" else CategorySummary):
+        assert known is not None
+        blocks = blocks_of(reference, name)
+        return Before(_finite(Cells.of_summary(known)), blocks=blocks, distinct=known.distinct)
+    now = summary_of(current, name)
+    if kind == "number":
+        values = reference.numbers(name)
+        there = finite(values)
+        if not len(there):
+            return Before(Cells(1, np.zeros(0)), np.zeros(0, dtype=np.int32))
+        cells = Cells.on(now.points).counting(there) if isinstance(now, NumberSummary) else Cells.of_numbers(there)
+        return Before(_finite(cells), cells.codes(values))
+    column = _categories(reference, name)
+    cells = Cells.named(now.names) if isinstance(now, CategorySummary) else Cells.of_categories(column)
+    codes = cells.codes_of(column)
+    different = len(np.unique(column.codes[column.codes >= 0]))
+    return Before(cells.shared(cells.count(codes)), codes, distinct=different)
+
+
+def _finite(cells: Cells) -> Cells:
+    if cells.places is not None and not (np.isfinite(cells.places).all() and np.isfinite(cells.deviation)):
+        raise OverflowError
+    return cells
+
+
+def _same(one: FloatArray, other: FloatArray | None) -> bool:
+    return other is not None and (one is other or np.array_equal(one, other))
+
+
+def points_of(name: str, window: Window) -> FloatArray | tuple[str, ...] | None:
+    """What the summary of a column is on; None where the window has only rows of it."""
+    known = summary_of(window, name)
+    return known.points if isinstance(known, NumberSummary) else known.names if known is not None else None
 
 
 def finite(values: FloatArray) -> FloatArray:
-    return values[np.isfinite(values)]
+    there = np.isfinite(values)
+    return values if there.all() else values[there]

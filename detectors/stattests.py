@@ -41,6 +41,8 @@ class StatTest:
     counts: OfCounts | None = None
     evidently: bool = True
     """Evidently registers a test of this name."""
+    of_sets: bool = True
+    """The order of the rows makes no difference, so they may come sorted."""
 
     @property
     def kinds(self) -> frozenset[ColumnKind]:
@@ -95,7 +97,7 @@ STATTESTS: dict[str, StatTest] = {
         StatTest("es", "p_value", 0.05, operator.lt, numbers=significance.epps_singleton),
         StatTest("anderson", "p_value", 0.1, operator.lt, numbers=significance.anderson_darling),
         StatTest("cramer_von_mises", "p_value", 0.1, operator.le, numbers=significance.cramer_von_mises),
-        StatTest("empirical_mmd", "p_value", 0.1, operator.lt, numbers=_mmd),
+        StatTest("empirical_mmd", "p_value", 0.1, operator.lt, numbers=_mmd, of_sets=False),
         StatTest("z", "p_value", 0.05, operator.lt, counts=significance.z_test),
         StatTest("chisquare", "p_value", 0.05, operator.lt, counts=_chisquare),
         StatTest("g_test", "p_value", 0.1, operator.lt, counts=significance.g_test),

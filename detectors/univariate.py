@@ -30,7 +30,7 @@ from detectors.contract import (
     Window,
     Worse,
 )
-from detectors.sides import Counted, Kinds, Sides, counted, distinct, read, run, signal
+from detectors.sides import Before, InCells, Kinds, Sides, before, distinct, points_of, read, run
 from detectors.stattests import STATTESTS
 from detectors.text_drift import TEXT_TESTS
 
@@ -132,6 +132,13 @@ class ColumnConfig(DetectorConfig):
         return self.max_distinct_share if self.max_distinct_share is not None else 0.5 if self.policy == "calibrated" else 1.0
 
 
+class Counted(NamedTuple):
+    """A column under `calibrated`: what is known of its reference, and its value in this window."""
+
+    column: Column
+    value: float
+
+
 class Compared(NamedTuple):
     """`metrics` say how many columns there were and, where calibrated, the window's own p-value and the least it can be."""
 
@@ -145,6 +152,7 @@ class Columns:
     def __init__(self, config: ColumnConfig) -> None:
         self.config = config
         self._kept: dict[bytes, Calibration] = {}
+        self._reference: tuple[Window, dict[object, Before]] | None = None  # the last one, counted
         self._lengths: dict[bytes, int | None] = {}
 
     def compare(self, name: str, columns: Sequence[str], kinds: Kinds, reference: Window, current: Window) -> Compared:
@@ -194,19 +202,19 @@ class Columns:
         """The part, whatever state its column is in; under `calibrated` with what is still to be judged."""
         c = self.config
         try:
+            asked = c.methods.get(part.name, c.method)
+            if c.policy == "calibrated" and asked not in TEXT_TESTS:
+                there, now = self._in_cells(part.name, kind, reference, current)
+                part = replace(part, n_reference=int(there.totals.sum()), n_current=int(now.counts.sum()))
+                self._is_enough(part)
+                return self._valued(part, kind, there, now)
             sides = read(part.name, kind, reference, current)
             n, m = sides.counts
             part = replace(part, n_reference=n, n_current=m)
-            if min(n, m) < c.fewest:
-                side = "reference" if n < m else "current window"
-                raise NotEnoughData(f"{min(n, m)} values in the {side}, min_rows is {c.fewest}")
+            self._is_enough(part)
             self._are_categories(sides, part)
-            method = self._method(part, sides)
-            part = replace(part, statistic=method)
-            if method in TEXT_TESTS or c.policy == "evidently":
-                return self._tested(part, method, sides), None
-            with np.errstate(over="ignore", invalid="ignore"):
-                return part, counted(sides, *CALIBRATED[method][kind])
+            method = self._method(part, kind, sides)
+            return self._tested(replace(part, statistic=method), method, sides), None
         except NotEnoughData as exc:
             return replace(part, outcome=Outcome.NOT_ENOUGH_DATA, reason=str(exc)), None
         except NotEvaluable as exc:
@@ -214,25 +222,34 @@ class Columns:
         except OverflowError:
             return replace(part, outcome=Outcome.FAILED, reason="overflow"), None
 
-    def _method(self, part: Part, sides: Sides) -> MethodName:
+    def _is_enough(self, part: Part) -> None:
+        n, m = part.n_reference, part.n_current
+        if min(n, m) < self.config.fewest:
+            side = "reference" if n < m else "current window"
+            raise NotEnoughData(f"{min(n, m)} values in the {side}, min_rows is {self.config.fewest}")
+
+    def _method(self, part: Part, kind: ColumnKind, sides: Sides | None = None) -> MethodName:
         asked = self.config.methods.get(part.name, self.config.method)
         if asked == "auto":
             if self.config.policy == "calibrated":
-                return AUTO[sides.kind]
-            return stattests.evidently_default(sides.kind, part.n_reference, distinct(sides))  # type: ignore[return-value]
+                return AUTO[kind]
+            assert sides is not None
+            return stattests.evidently_default(kind, part.n_reference, distinct(sides))  # type: ignore[return-value]
         kinds = {"category"} if asked in TEXT_TESTS else STATTESTS[asked].kinds
-        if sides.kind not in kinds:
-            raise NotEvaluable("wrong_type", f"{asked} is not for a {sides.kind}")
+        if kind not in kinds:
+            raise NotEvaluable("wrong_type", f"{asked} is not for a {kind}")
         return asked
 
     def _are_categories(self, sides: Sides, part: Part) -> None:
         if sides.categories is None or self.config.methods.get(part.name, self.config.method) in TEXT_TESTS:
             return
-        # Only the reference says what the column is: a current window full of new categories is drift.
         there = sides.categories[0].codes
-        found = len(np.unique(there[there >= 0]))
-        if found > self.config.most_distinct * part.n_reference:
-            raise NotEvaluable("wrong_type", f"{found} distinct values among {part.n_reference}: an identifier or a text")
+        self._is_category(len(np.unique(there[there >= 0])), part.n_reference)
+
+    def _is_category(self, found: float, values: int) -> None:
+        # Only the reference says what the column is: a current window full of new categories is drift.
+        if found > self.config.most_distinct * values:
+            raise NotEvaluable("wrong_type", f"{found:.0f} distinct values among {values}: an identifier or a text")
 
     # --- policy evidently, and texts -------------------------------------------------------------------------------
 
@@ -258,6 +275,31 @@ class Columns:
         )
 
     # --- policy calibrated -----------------------------------------------------------------------------------------
+
+    def _in_cells(self, name: str, kind: ColumnKind, reference: Window, current: Window) -> tuple[Before, InCells]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            there = self._before(name, kind, reference, current)
+            return there, there.count(name, current)
+
+    def _valued(self, part: Part, kind: ColumnKind, there: Before, now: InCells) -> tuple[Part, Counted]:
+        if kind == "category" and there.distinct is not None:
+            self._is_category(there.distinct, part.n_reference)
+        method = self._method(part, kind)
+        distance, order = CALIBRATED[method][kind]
+        with np.errstate(over="ignore", invalid="ignore"):
+            p, q = (counts[None] / counts.sum() for counts in (there.totals, now.counts))
+            value = float(distance(now.cells, p, q)[0])
+        basis: Literal["rows", "summary"] = "rows" if now.of_rows and there.blocks is None else "summary"
+        return replace(part, statistic=method, basis=basis), Counted(there.column(method, distance, order), value)
+
+    def _before(self, name: str, kind: ColumnKind, reference: Window, current: Window) -> Before:
+        if (last := self._reference) is None or last[0] is not reference:
+            self._reference = last = (reference, {})
+        about = points_of(name, current)
+        key = name, kind, about.tobytes() if isinstance(about, np.ndarray) else about
+        if key not in last[1]:
+            last[1][key] = before(name, kind, reference, current)
+        return last[1][key]
 
     def _calibrated(
         self, parts: list[Part], found: Mapping[str, tuple[Part, Counted]], reference: Window, current: Window
@@ -287,11 +329,12 @@ class Columns:
             smallest = min([*p_values.values(), *texts])
             together = kept.window_p_value({**p_values, min(p_values, key=lambda n: p_values[n]): smallest})
             floor = kept.window_p_value({name: null.floor for name, null in nulls.items()})
+            of_rows = all(one.column.blocks is None for _, one in found.values())
             metrics = {
                 "p_value": min(together + len(texts) * smallest, 1.0),
                 "p_value_floor": min(floor, 1.0),
-                "block_rows": kept.plan.block_rows,
-                "resampled_rows": kept.plan.window_rows,
+                "block_rows" if of_rows else "block_hours": kept.plan.block_rows,
+                "resampled_rows" if of_rows else "resampled_hours": kept.plan.window_rows,
             }
         elif texts:
             metrics = {"p_value": min(len(texts) * min(texts), 1.0)}
@@ -318,12 +361,16 @@ class Columns:
 
     def _calibration(self, columns: Mapping[str, Column], rows: int, window_rows: int) -> Calibration:
         c = self.config
-        seed = calibration.content_seed({name: column.codes for name, column in columns.items()})
+        what = "rows"
+        if blocks := [len(column.blocks) for column in columns.values() if column.blocks is not None]:
+            # As many hours as the window has rows of.
+            rows, window_rows, what = blocks[0], max(round(window_rows * blocks[0] / rows), 1), "hours"
+        seed = calibration.content_seed({name: np.array([column.seed]) for name, column in columns.items()})
         methods = sorted((name, column.distance.__name__) for name, column in columns.items())
         points = [column.cells.points.tobytes() if column.cells.points is not None else b"" for column in columns.values()]
         about = hashlib.blake2b(repr((seed, rows, methods, c.resamples)).encode(errors="surrogatepass") + b"".join(points))
-        length = c.block_rows if c.block_rows is not None else self._dependence(about.digest(), columns)
-        plan = calibration.plan(rows, window_rows, length, c.resamples, seed)
+        length = c.block_rows if c.block_rows is not None and not blocks else self._dependence(about.digest(), columns)
+        plan = calibration.plan(rows, window_rows, length, c.resamples, seed, what)
         key = about.digest() + repr(plan).encode()
         if (kept := self._kept.pop(key, None)) is None:
             kept = Calibration(plan, columns)
@@ -335,7 +382,7 @@ class Columns:
     def _dependence(self, about: bytes, columns: Mapping[str, Column]) -> int | None:
         # Kept beside the calibrations: it takes a Fourier transform of every column.
         if (lengths := self._lengths).get(about, 0) == 0:
-            found = calibration.dependence([signal(column) for column in columns.values()])
+            found = calibration.dependence([column.signal for column in columns.values()])
             self._lengths = {**(lengths if len(lengths) < KEPT else {}), about: found}
             return found
         return lengths[about]
