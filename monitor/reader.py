@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from monitor.arrays import rows
 from monitor.keys import Places, UInt64Array
 from monitor.schema import KINDS, table_name
 
@@ -32,7 +33,7 @@ class Reader:
         return self._cursor.sql(sql, params=list(params)).to_arrow_table()
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        return self.table(sql, params).to_pylist()  # type: ignore[no-any-return]
+        return rows(self.table(sql, params))
 
     def give(self, name: str, rows: pa.Table) -> None:
         """Have `rows` be a table of this name for the queries that follow."""

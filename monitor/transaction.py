@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from monitor import log
+from monitor.arrays import rows
 from monitor.keys import KeyIndex, place_hash
 from monitor.reader import Reader
 from monitor.schema import ARROW, FEATURE, FEATURE_TYPE, KINDS, create_table, quote, table_name
@@ -94,7 +95,7 @@ class Transaction:
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         self.flush()
-        return self._connection.sql(sql, params=list(params)).to_arrow_table().to_pylist()  # type: ignore[no-any-return]
+        return rows(self._connection.sql(sql, params=list(params)).to_arrow_table())
 
     def reader(self) -> Reader:
         """A look at the store that includes what was put down here so far."""

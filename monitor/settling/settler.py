@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitor import log
+from monitor import arrays, log
 from monitor.clock import Clock
 from monitor.errors import StoreError
 from monitor.faultpoints import point
@@ -162,7 +162,7 @@ class Settling:
             asked = {
                 r["record_id"]: r["asked"] for r in rows("generations", known, "WHERE coalesce(question, system) IS NOT NULL")
             }
-        for row in generations.to_pylist():
+        for row in arrays.rows(generations):
             traces[row["trace_hash"]].generations.append(row | {"asked": asked.get(row["record_id"])})
         stored = self._known(reader, model, traces.values())
         for trace in traces.values():
