@@ -20,6 +20,7 @@ SHIPPED = {
     "fairness": "detectors.fairness:Fairness",
     "faithfulness": "detectors.faithfulness:Faithfulness",
     "label_drift": "detectors.label_drift:LabelDrift",
+    "llm_operations": "detectors.llm_operations:LlmOperations",
     "multivariate_drift": "detectors.multivariate_drift:MultivariateDrift",
     "performance": "detectors.performance:Performance",
     "performance_estimate": "detectors.performance_estimate:PerformanceEstimate",

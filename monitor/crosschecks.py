@@ -105,9 +105,25 @@ def problems(sound: Sound) -> Iterator[str]:
     models = {m.name: m for m in sound.models.values()}
     for i, check in sound.checks.items():
         model = models.get(check.model)
-        if model and registry.is_row(registry.load(check.detector)) != (model.task == "llm"):
-            reads = "predictions" if model.task == "llm" else "answers"
-            yield f"checks.{i}.detector: {check.detector} reads {reads}, but {model.name} has task {model.task}"
+        if model and (wrong := _cannot_read(check, model, sound)):
+            yield f"checks.{i}.{wrong}"
+
+
+def _cannot_read(check: Check, model: ModelConfig, sound: Sound) -> str | None:
+    """Key and why, where the rows of the model have not what the check's detector reads."""
+    from monitor import traffic  # which imports the config
+
+    detector = registry.load(check.detector)
+    if registry.is_row(detector):
+        if model.task != "llm":
+            return f"detector: {check.detector} reads answers, but {model.name} has task {model.task}"
+        return f"columns: {check.detector} scores answers one by one; leave columns out" if check.columns else None
+    assert registry.is_window(detector)
+    try:
+        traffic.maker({model.name: model.task}, sound.checks.values())(check, detector(check.settings))  # type: ignore[call-arg]
+    except ValueError as exc:
+        return f"detector: {check.detector} {exc}"
+    return None
 
 
 def missing(sound: Sound, folder: Path) -> Iterator[tuple[str, Path]]:

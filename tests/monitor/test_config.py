@@ -169,9 +169,9 @@ PROBLEMS: dict[str, tuple[Any, list[str]]] = {
         {**GOOD, "checks": [check("c", "Bareness")]},
         ["checks.0.detector: tests.plugins:Bareness reads answers, but houses has task regression"],
     ),
-    "a detector of windows on a model of answers": (
-        {**GOOD, "checks": [check("c", model="bot")]},
-        ["checks.0.detector: tests.plugins:Mean reads predictions, but bot has task llm"],
+    "a score of a check that is not there": (
+        {**GOOD, "checks": [check("c", model="bot", columns={"prediction": "score.rude"})]},
+        ["checks.0.detector: tests.plugins:Mean reads 'score.rude', but bot has no row check 'rude'; there are none"],
     ),
     "a detector that cannot be made": (
         {**GOOD, "checks": [check("c", settings={"column": "nowhere"})]},

@@ -112,7 +112,7 @@ def test_labels_of_an_old_window_are_found_though_many_came_since(world: World) 
     assert [value for _, value, _ in world.readings("error").values()] == [float(n) for n in range(11)]
     agenda = world.runners["error"]._agenda
     with world.store.read() as reader:
-        places = agenda._labelled(reader, 9)
+        places = agenda._labelled(reader, "labels", "predictions", 9)
         assert places is not None
         assert places.seqs.tolist() == [10, 11]
         assert reader.source("predictions", "houses", places=places).count(".parquet") == 2
