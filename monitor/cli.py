@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -106,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
     log.configure()
     app = App(arguments.config)
     log.configure(app.config.log_level)
+    open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     signals = Signals()
     try:
         app.start()
@@ -124,6 +126,15 @@ def _run(arguments: argparse.Namespace) -> int:
     app.stop()
     log.info("stopped")
     return 1 if broken else 0
+
+
+def open_files(most: int) -> None:
+    """Allow this process so many open files. The soft limit is 1,024 nearly everywhere, for programs that use select(); each
+    larger index of a segment and each file that a query reads is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (soft < most or most == resource.RLIM_INFINITY):
+        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class Signals:

@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from monitor.audit import GRACE_SECONDS
 from monitor.clock import Clock, floor_to
 from monitor.errors import StoreError
 from monitor.faultpoints import point
-from monitor.keys import HashFile
+from monitor.hashfile import Damaged, HashFile
 from monitor.metrics import Metrics
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -127,7 +126,7 @@ class Compactor:
         chosen = next(self._candidates(manifest), None)
         if chosen is None:
             return False
-        self._merge = _Merge(self._store.root, *chosen, started=self._clock.monotonic())
+        self._merge = _Merge(self._store, *chosen, started=self._clock.monotonic())
         return True
 
     def _candidates(self, manifest: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -247,8 +246,10 @@ class BadSegment(StoreError):
 class _Merge:
     """One new segment in the making. Memory is that of a row group, whatever its size."""
 
-    def __init__(self, root: Path, level: str, sources: Sequence[Row], *, started: float) -> None:
+    def __init__(self, store: Store, level: str, sources: Sequence[Row], *, started: float) -> None:
         first, last = sources[0], sources[-1]
+        root = store.root
+        self._mend = store.mend
         self.started = started
         self.sources = sources
         self._root = root
@@ -323,9 +324,14 @@ class _Merge:
             self._temporary.unlink(missing_ok=True)
 
     def _merged(self, suffix: str) -> HashFile:
-        parts = [segments.open_index(self._root / segments.index_file(s["file"], suffix)) for s in self.sources]
+        parts = [segments.open_index(self._root / segments.index_file(s["file"], suffix), self._mend) for s in self.sources]
         path = self._root / segments.index_file(self._name, suffix)
         temporary = path.with_name(path.name + ".tmp")
+        for source, part in zip(self.sources, parts, strict=True):
+            try:
+                part.look()
+            except Damaged as exc:
+                raise BadSegment(source["file"], f"its index .{suffix} {exc}") from exc
         HashFile.merge(temporary, parts)
         segments.sync_file(temporary)
         temporary.rename(path)

@@ -127,6 +127,9 @@ class Metrics:
         self.disk_free = self._gauge("modelwatch_store_disk_free_bytes", "Free space where the store lies")
         self.degraded = self._gauge("modelwatch_store_degraded", "1 while nothing can be stored")
         self.quarantined = self._gauge("modelwatch_store_quarantined_segments", "Sealed segments that are damaged and set aside")
+        self.index_rebuilds = self._counter(
+            "modelwatch_store_index_rebuilds_total", "Index files that were damaged or gone and made anew", ("kind",)
+        )
         self.seals = self._counter("modelwatch_seal_segments_total", "Segments sealed", ("kind",))
         self.seal_duration = self._histogram("modelwatch_seal_duration_seconds", "Time to seal a segment", (), LATENCY)
         self.seal_failures = self._counter("modelwatch_seal_failures_total", "Failed rounds of sealing")

@@ -1,15 +1,14 @@
 """Are the sealed segments still what was sealed? Those that are not are set aside, and everything else goes on.
 
 Each file is compared with its hash in the manifest: all of them after a start and then once a day, a bounded number of bytes
-at a time. A damaged one is first marked in the manifest, from when on nobody reads it, and then moves to `quarantine/`; a kill
-in between is made good at the next look. Its manifest row and its index stay: the sequence has no gap, and what was in it is
-still recognised when it is sent again. Once a whole copy lies in its place it is taken back.
+at a time; and with each its index files. A damaged segment is first marked in the manifest, from when on nobody reads it, and
+then moves to `quarantine/`; a kill in between is made good at the next look. Its manifest row and its index stay: the sequence
+has no gap, and what was in it is still recognised when it is sent again. Once a whole copy lies in its place it is taken back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
@@ -81,9 +80,10 @@ class Quarantine:
         return count
 
     def _compare(self, file: str, row: dict[str, Any]) -> bool:
-        wrong = _wrong(self._store.root / file, row["bytes"], row["sha256"])
+        wrong = segments.damage(self._store.root / file, row["bytes"], row["sha256"])
         if row["quarantined"] is None:
             if wrong is None:
+                self._store.compare_indexes(row["kind"], row["model"], file)
                 return False
             self._mark(file, wrong)
             point("quarantine.marked")
@@ -96,6 +96,7 @@ class Quarantine:
             return True
         if wrong is None:
             self._mark(file, None)
+            self._store.compare_indexes(row["kind"], row["model"], file)
             log.info("a segment that was set aside is whole again and was taken back", file=file)
         else:
             self._move(file)
@@ -120,17 +121,4 @@ class Quarantine:
 
     def _rows(self, rest: str, *params: Any) -> list[dict[str, Any]]:
         with self._store.read() as reader:
-            return reader.query(f'SELECT file, bytes, "rows", sha256, quarantined FROM manifest {rest}', params)
-
-
-def _wrong(path: Path, size: int, digest: str | None) -> str | None:
-    """What is wrong with a segment, None when nothing is. One without a hash was sealed by an earlier version."""
-    try:
-        found = path.stat().st_size
-        if found != size:
-            return f"{found} bytes, {size} were sealed"
-        if digest is not None and (other := segments.sha256(path)) != digest:
-            return f"its SHA-256 is {other}, {digest} was sealed"
-    except OSError as exc:
-        return f"cannot be read: {exc.strerror}"
-    return None
+            return reader.query(f'SELECT kind, model, file, bytes, "rows", sha256, quarantined FROM manifest {rest}', params)

@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from monitor.arrays import rows
-from monitor.keys import Places, UInt64Array
+from monitor.hashfile import UInt64Array
+from monitor.keys import Places
 from monitor.schema import KINDS, table_name
 
 Find = Callable[[str, str, str, "Collection[int] | UInt64Array"], Places]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from monitor import log
 from monitor.clock import Clock
 from monitor.errors import StoreError
 from monitor.faultpoints import point
-from monitor.keys import HashFile, KeyFile, UInt64Array
+from monitor.hashfile import HashFile, KeyFile, UInt64Array
 from monitor.metrics import Metrics
 from monitor.reader import Reader, literal
 from monitor.schema import KINDS, quote, table_name
@@ -54,8 +54,12 @@ def index_file(segment: str, suffix: str) -> str:
     return segment.removesuffix("parquet") + suffix
 
 
-def open_index(path: Path) -> HashFile:
-    return KeyFile(path) if path.suffix == ".keys" else HashFile(path)
+def open_index(path: Path, mend: Callable[[Path, str], bool] | None = None) -> HashFile:
+    """
+    Raises:
+        hashfile.Damaged: it is not what was written, and there is no `mend`.
+    """
+    return KeyFile(path, mend) if path.suffix == ".keys" else HashFile(path, mend)
 
 
 def index_rows(reader: Reader, kind: str, suffix: str, rows: str) -> list[UInt64Array]:
@@ -72,6 +76,40 @@ def write_index(path: Path, columns: Sequence[UInt64Array]) -> None:
     HashFile.write_rows(temporary, *columns)
     sync_file(temporary)
     temporary.rename(path)
+
+
+def remake_index(reader: Reader, root: Path, path: Path, problem: str) -> bool:
+    """Make an index file anew from its segment; False where that is damaged as well."""
+    segment = path.with_suffix(".parquet")
+    name = segment.relative_to(root).as_posix()
+    found = reader.query("SELECT kind, bytes, sha256, quarantined FROM hot.manifest WHERE file = ?", [name])
+    if not found:
+        return False  # replaced meanwhile
+    row = found[0]
+    if wrong := row["quarantined"] or damage(segment, row["bytes"], row["sha256"]):
+        log.error(
+            "an index and its segment are damaged: what the segment held is not recognised when it is sent again; put whole "
+            "copies of both back from a backup, and they are taken within a day or at the next start",
+            index=path.relative_to(root), problem=problem, segment=wrong,
+        )  # fmt: skip
+        return False
+    write_index(path, index_rows(reader, row["kind"], path.suffix[1:], _as_now(row["kind"], segment)))
+    sync_folder(path.parent)
+    log.warning("an index was made anew from its segment", index=path.relative_to(root), problem=problem)
+    return True
+
+
+def damage(path: Path, size: int, digest: str | None) -> str | None:
+    """What is wrong with a segment, None when nothing is. One without a hash was sealed by an earlier version."""
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"{found} bytes, {size} were sealed"
+        if digest is not None and (other := sha256(path)) != digest:
+            return f"its SHA-256 is {other}, {digest} was sealed"
+    except OSError as exc:
+        return f"cannot be read: {exc.strerror}"
+    return None
 
 
 def sha256(path: Path) -> str:
@@ -104,7 +142,7 @@ def sync_way_to(folder: Path, root: Path) -> None:
 
 
 def recover(root: Path, reader: Reader) -> None:
-    """Remove what a killed seal or compaction left behind, and make index files that an earlier version did not have.
+    """Remove what a killed seal or compaction left behind.
 
     Raises:
         StoreError: a segment that the manifest names is gone.
@@ -112,19 +150,12 @@ def recover(root: Path, reader: Reader) -> None:
     keep: set[Path] = set()
     for row in reader.query("SELECT kind, file, quarantined IS NOT NULL AS aside FROM manifest ORDER BY file"):
         segment = root / row["file"]
-        if row["aside"]:
-            keep.add(segment)  # perhaps a copy that somebody brought back
-            keep |= {root / index_file(row["file"], s) for s in indexes(row["kind"])}
-            continue
-        for path in (segment, *(root / index_file(row["file"], s) for s in indexes(row["kind"]))):
-            if not path.exists():
-                if path.suffix in (".parquet", ".keys"):
-                    other = "; an empty file in its place is set aside, and the rest goes on" if path == segment else ""
-                    raise StoreError(f"{path}: the manifest names this segment and it is gone; restore it from a backup{other}")
-                log.info("making an index that was not there", file=path.relative_to(root))
-                write_index(path, index_rows(reader, row["kind"], path.suffix[1:], _as_now(row["kind"], segment)))
-                sync_folder(path.parent)
-            keep.add(path)
+        if not row["aside"] and not segment.exists():  # else it is perhaps there: a copy that somebody brought back
+            raise StoreError(
+                f"{segment}: the manifest names this segment and it is gone; restore it from a backup; an empty file in its "
+                "place is set aside, and the rest goes on"
+            )
+        keep |= {segment, *(root / index_file(row["file"], s) for s in indexes(row["kind"]))}
     for row in reader.query("SELECT kind, file FROM manifest_history WHERE deleted_at IS NULL"):
         keep |= {root / row["file"], *(root / index_file(row["file"], s) for s in indexes(row["kind"]))}
     for path in (root / FOLDER).rglob("*"):

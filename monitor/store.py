@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
@@ -22,7 +23,8 @@ from monitor.clock import Clock
 from monitor.config import StoreConfig
 from monitor.errors import InboxFull, StoreError, StoreUnavailable, Undone
 from monitor.faultpoints import point
-from monitor.keys import NOWHERE, HashFile, KeyFile, KeyIndex, PlaceIndex, Places, UInt64Array
+from monitor.hashfile import Damaged, HashFile, KeyFile, UInt64Array
+from monitor.keys import NOWHERE, KeyIndex, PlaceIndex, Places
 from monitor.metrics import Metrics
 from monitor.reader import Reader
 from monitor.schema import KINDS, table_name
@@ -171,6 +173,30 @@ class Store:
         found = self._places.get((index, kind, model))
         return found.find(hashes) if found is not None else NOWHERE
 
+    def compare_indexes(self, kind: str, model: str, segment: str) -> None:
+        """Have the index files of a segment made anew where they are not what was written."""
+        paths = {self.root / segments.index_file(segment, suffix) for suffix in segments.indexes(kind)}
+        known = [self.keys(kind, model).files]
+        known += [index.files for (_, *log_key), index in list(self._places.items()) if log_key == [kind, model]]
+        for file in (file for files in known for file in files if file.path in paths):
+            with contextlib.suppress(Damaged):  # and so is its segment: that has been said
+                file.look()
+
+    def mend(self, path: Path, problem: str) -> bool:
+        """Make an index file anew from its segment; False where that is damaged as well.
+
+        Raises:
+            StoreUnavailable, duckdb.Error, OSError: not now.
+        """
+        with self.read() as reader:
+            return self._remake(reader, path, problem)
+
+    def _remake(self, reader: Reader, path: Path, problem: str) -> bool:
+        made = segments.remake_index(reader, self.root, path, problem)
+        if made:
+            self._metrics.index_rebuilds.labels(path.relative_to(self.root).parts[1]).inc()
+        return made
+
     def oldest_look(self) -> float:
         """When, on the steady clock, the oldest look that still goes on began; now where there is none."""
         with self._cursor_lock:
@@ -203,6 +229,7 @@ class Store:
     def compacted(self, kind: str, model: str, old: Collection[str], files: Mapping[str, HashFile]) -> None:
         """One segment with these index files by suffix has taken the place of the segments `old`."""
         for suffix, file in files.items():
+            file.mend = self.mend
             gone = {self.root / segments.index_file(name, suffix) for name in old}
             if isinstance(file, KeyFile):
                 self.keys(kind, model).replace(gone, file)
@@ -210,6 +237,7 @@ class Store:
                 self._places[suffix, kind, model].replace(gone, file)
 
     def _know(self, kind: str, model: str, suffix: str, file: HashFile, last_seq: int) -> None:
+        file.mend = self.mend
         if isinstance(file, KeyFile):
             self.keys(kind, model).seal(file)
         else:
@@ -378,11 +406,13 @@ class Store:
         self._watermarks = {row["model"]: row["watermark"] for row in self._rows("SELECT model, watermark FROM watermarks")}
         for row in self._rows("SELECT model, feature, kind FROM features"):
             self._features.setdefault(row["model"], {})[row["feature"]] = row["kind"]
+        reader = Reader(self._connection, self.root)  # others may not look yet
         for row in self._rows("SELECT kind, model, file, last_seq FROM manifest ORDER BY first_seq"):
             log_key = (row["kind"], row["model"])
             self._seq[log_key] = self._sealed[log_key] = row["last_seq"]
             for suffix in segments.indexes(row["kind"]):
-                file = segments.open_index(self.root / segments.index_file(row["file"], suffix))
+                path = self.root / segments.index_file(row["file"], suffix)
+                file = segments.open_index(path, lambda path, problem: self._remake(reader, path, problem))
                 self._know(*log_key, suffix, file, row["last_seq"])
         predictions = [
             ("predictions", r["table_name"].removeprefix("predictions:"))

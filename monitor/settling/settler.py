@@ -24,7 +24,8 @@ from monitor import arrays, log
 from monitor.clock import Clock
 from monitor.errors import StoreError
 from monitor.faultpoints import point
-from monitor.keys import UInt64Array, place_hash
+from monitor.hashfile import UInt64Array
+from monitor.keys import place_hash
 from monitor.metrics import Metrics
 from monitor.passages import Passages
 from monitor.reader import Reader

@@ -24,7 +24,8 @@ from monitor import segments
 from monitor.clock import SystemClock
 from monitor.compaction import Compactor
 from monitor.config import StoreConfig
-from monitor.keys import HashFile, KeyFile, KeyIndex, hash64, place_hash
+from monitor.hashfile import HashFile, KeyFile
+from monitor.keys import KeyIndex, hash64, place_hash
 from monitor.metrics import Metrics
 from monitor.segments import Sealer
 from monitor.store import Store

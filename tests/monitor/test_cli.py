@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import monitor
-from monitor.cli import main
+from monitor.cli import main, open_files
 from tests.monitor.support import World, prediction
 
 
@@ -119,7 +120,7 @@ def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None
 def test_asking_for_help_imports_no_engine() -> None:
     code = """
 import sys
-from monitor.cli import main
+from monitor.cli import main, open_files
 try:
     main(["--help"])
 except SystemExit:
@@ -127,3 +128,15 @@ except SystemExit:
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_daemon_may_open_as_many_files_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        open_files(512)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (512, hard)
+        open_files(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (512, hard), "what was more stays"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.keys import HashFile, KeyFile, KeyIndex, PlaceIndex, UInt64Array, Wanted, hash64
+from monitor.hashfile import HashFile, KeyFile, UInt64Array, Wanted
+from monitor.keys import KeyIndex, PlaceIndex, hash64
 
 HASHES = st.integers(0, 2**64 - 1)
 
@@ -49,8 +50,9 @@ def test_few_keys_that_are_absent_cost_a_search(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     keys, absent = (random.integers(0, 2**63, 20_000, dtype=np.uint64) for _ in range(2))
     file = key_file(tmp_path / "a.keys", keys.tolist())
-    assert file._filter.maybe(Wanted(file.keys)).all()
-    assert file._filter.maybe(Wanted(absent)).mean() < 0.01
+    found = file._content.filter
+    assert found.maybe(found.words_at(file.keys), Wanted(file.keys).masks).all()
+    assert found.maybe(found.words_at(absent), Wanted(absent).masks).mean() < 0.01
 
 
 def test_the_index_looks_into_the_hot_keys_and_into_every_file(tmp_path: Path) -> None:
@@ -65,13 +67,6 @@ def test_the_index_looks_into_the_hot_keys_and_into_every_file(tmp_path: Path) -
     assert index.find([4, 3, 5, 1]) == [(40, 400), (30, 300), None, (10, 100)]
     index.drop([4, 3])
     assert index.find([4, 3]) == [None, (30, 300)]
-
-
-def test_files_of_version_1_which_had_no_filter_are_read(tmp_path: Path) -> None:
-    with (tmp_path / "a.keys").open("wb") as written:
-        np.save(written, np.array([[3, 7], [30, 70], [2, 1]], dtype=np.uint64))
-    file = KeyFile(tmp_path / "a.keys")
-    assert list(file.find(Wanted.of([7, 5]))) == [(0, 70, 1)]
 
 
 @settings(max_examples=30, deadline=None)
