@@ -47,7 +47,7 @@ def ask(store: Path, query: str, form: str, out: TextIO) -> None:
         duckdb.Error: what the engine says of the query.
     """
     with connect(store) as connection:
-        _must_only_read(connection, query)
+        must_only_read(connection, query)
         rows = connection.sql(query).to_arrow_table()
         if form == "table":
             # As objects, so that a column of whole numbers stays one where some are null.
@@ -70,7 +70,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _must_only_read(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+def must_only_read(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """A folder that may be read may be written to as well, and a COPY can hide in the WITH of a SELECT: so the plan is asked."""
     statements = connection.extract_statements(query)
     if [s.type for s in statements] != [duckdb.StatementType.SELECT]:

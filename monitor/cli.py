@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import configfile, evaluate, log
+from monitor import compare, configfile, evaluate, log
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     ingest.set_defaults(do=_ingest)
     letterbox.add_to(commands)
     evaluate.add_to(commands)
+    compare.add_to(commands)
     return parser
 
 
