@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -63,7 +64,7 @@ class Store:
         self._unavailable: str | None = None
         self._full = False  # a write has failed since one last succeeded
         self._dead: str | None = None
-        self._wal_inode = 0
+        self._inode = self._wal_inode = 0
         self._space_checked = float("-inf")
         self._cursors: dict[duckdb.DuckDBPyConnection, float] = {}  # and since when
         self._cursor_lock = threading.Lock()
@@ -292,8 +293,6 @@ class Store:
             transaction.finish()
             point("commit.before")
             self._connection.execute("COMMIT")
-            self._sync_folder()
-            point("commit.after")
         except Exception as exc:
             transaction.rolled_back()
             if _is_fatal(exc):
@@ -323,6 +322,12 @@ class Store:
             self._fail(jobs, exc)
         else:
             transaction.committed()
+            if not self._synced():
+                # It stands, but not where it would be found after a restart: whoever sends it again is told once it is.
+                self._metrics.commit_failures.labels("io").inc()
+                self._fail(jobs, StoreUnavailable(str(self._unavailable)))
+                return
+            point("commit.after")
             self._metrics.commits.inc()
             self._metrics.commit_duration.observe(self._clock.monotonic() - started)
             for job, result in zip(jobs, results, strict=True):
@@ -340,6 +345,36 @@ class Store:
             self._queued_records = self._queued_bytes = 0
             self._metrics.queue_records.labels("inbox").set(0)
 
+    def _synced(self) -> bool:
+        """Whether what was committed is on the disk, in the folder that has our name."""
+        try:
+            self._in_place()
+            self._sync_folder()
+        except OSError as exc:
+            self._refuse(self._away(exc))
+            return False
+        return True
+
+    def _in_place(self) -> os.stat_result:
+        """
+        Raises:
+            OSError: the file that we write to cannot be found by its name any more.
+        """
+        found = os.stat(self.root / hotfile.NAME)
+        if found.st_ino != self._inode:
+            raise FileNotFoundError(errno.ENOENT, "another file has its name")
+        return found
+
+    def _away(self, exc: OSError) -> str:
+        return f"{self.root / hotfile.NAME}: {exc.strerror}; bring the store's folder back, or restart on another"
+
+    def _refuse(self, message: str | None) -> None:
+        """Take nothing for this reason; None: take it again."""
+        if bool(message) != bool(self._unavailable):
+            log.warning("nothing can be stored" if message else "the store takes records again", problem=message)
+        self._unavailable = message
+        self._metrics.degraded.set(1 if message else 0)
+
     def _sync_folder(self) -> None:
         """A write-ahead log that was just created is only safe once its folder entry is."""
         try:
@@ -354,8 +389,14 @@ class Store:
         if self._clock.monotonic() - self._space_checked < FREE_SPACE_EVERY_SECONDS:
             return
         self._space_checked = self._clock.monotonic()
-        free = shutil.disk_usage(self.root).free
-        size = (self.root / hotfile.NAME).stat().st_size
+        try:
+            free = shutil.disk_usage(self.root).free
+            size = self._in_place().st_size
+        except OSError as exc:
+            self._refuse(self._away(exc))
+            if (self.root / hotfile.NAME).exists():  # a copy that was restored: what it holds counts from now on
+                self._reopen(exc)
+            return
         self._metrics.disk_free.set(free)
         self._metrics.store_size.set(size)
         if self._full:
@@ -366,11 +407,7 @@ class Store:
         # A checkpoint that runs out of space kills the engine, and it may need the file's size again.
         needed = max(self._config.min_free_bytes, 2 * size) if self._config.min_free_bytes else 0
         low = free < needed
-        message = f"{free} bytes free at {self.root}, {needed} needed; free some space" if low else None
-        if bool(message) != bool(self._unavailable):
-            log.warning("disk space is low" if low else "there is room to write again", free=free, needed=needed)
-        self._unavailable = message
-        self._metrics.degraded.set(1 if low else 0)
+        self._refuse(f"{free} bytes free at {self.root}, {needed} needed; free some space" if low else None)
 
     def _can_write(self) -> bool:
         """Commit a change that changes nothing, and see."""
@@ -388,6 +425,7 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         self._connection = hotfile.connect(self.root, self._config)
         try:
+            self._inode = os.stat(self.root / hotfile.NAME).st_ino
             hotfile.migrate(self._connection, self.root, self._clock.now())
             self._sync_folder()
             segments.recover(self.root, Reader(self._connection, self.root))
@@ -449,6 +487,7 @@ class Store:
         for attempt in range(1_000_000):
             self._disconnect()
             try:
+                self._in_place_again()
                 self._open()
             except (duckdb.Error, StoreError, OSError) as exc:
                 log.error("reopening failed; free disk space or repair the store", exc, attempt=attempt + 1)
@@ -461,6 +500,16 @@ class Store:
                 self._space_checked = float("-inf")
                 self._watch_space()
                 return
+
+    def _in_place_again(self) -> None:
+        """
+        Raises:
+            StoreError: the file is gone. A new one would begin an empty store, which only an operator may want.
+        """
+        if not (self.root / hotfile.NAME).exists():
+            raise StoreError(
+                f"{self.root / hotfile.NAME} is gone; bring the store's folder back, or restart to begin an empty one"
+            )
 
     def _disconnect(self) -> None:
         """Close every connection. A reader in the middle of a query is interrupted, and that takes it a moment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -193,6 +194,72 @@ def test_while_the_file_cannot_be_opened_nobody_is_kept_waiting(tmp_path: Path, 
     assert store.run(append_labels(store, ["after"])) == 1
     assert sample(metrics, "modelwatch_queue_records", queue="inbox") == 0
     store.close()
+
+
+def away(world: World) -> Path:
+    """Take the store's folder from under the daemon, and wait until it says so."""
+    elsewhere = world.store.root.with_name("elsewhere")
+    world.store.root.rename(elsewhere)
+    world.clock.move(2)
+    wait_for(lambda: world.store.unavailable, "the store to notice")
+    return elsewhere
+
+
+def test_a_folder_that_is_gone_is_told_and_is_gone_on_with_when_it_is_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.send("predictions", prediction("before"))
+    elsewhere = away(world)
+    with pytest.raises(StoreUnavailable, match=r"hot\.duckdb: No such file or directory; bring the store's folder back"):
+        world.send("predictions", prediction("meanwhile"))
+    assert sample(world.metrics, "modelwatch_store_degraded") == 1
+    assert "nothing can be stored" in caplog.text
+    elsewhere.rename(world.store.root)
+    world.clock.move(2)
+    wait_for(lambda: world.store.unavailable is None, "the store to be back")
+    assert world.send("predictions", prediction("after")).accepted == 1
+    assert sample(world.metrics, "modelwatch_store_degraded") == 0
+    assert sample(world.metrics, "modelwatch_store_reopens_total") == 0, "nothing was lost of what is in memory"
+    world.restart()
+    assert world.ids("predictions") == ["before", "after"]
+
+
+def test_what_is_committed_into_a_folder_that_is_gone_is_not_acknowledged(world: World) -> None:
+    world.send("predictions", prediction("before"))
+    elsewhere = world.store.root.with_name("elsewhere")
+    world.store.root.rename(elsewhere)  # and nobody has looked yet
+    with pytest.raises(StoreUnavailable, match="bring the store's folder back"):
+        world.send("predictions", prediction("then"), prediction("too"))
+    elsewhere.rename(world.store.root)
+    world.clock.move(2)
+    wait_for(lambda: world.store.unavailable is None, "the store to be back")
+    again = world.send("predictions", prediction("then"), prediction("too"), prediction("after"))
+    assert (again.accepted, again.duplicates) == (1, 2)
+    world.restart()
+    assert [(r["seq"], r["record_id"]) for r in world.rows("predictions")] == [
+        (1, "before"), (2, "then"), (3, "too"), (4, "after"),
+    ]  # fmt: skip
+
+
+def test_a_copy_in_the_place_of_the_folder_is_opened_and_an_empty_one_is_not_begun(world: World) -> None:
+    world.send("predictions", prediction("kept"))
+    world.restart()
+    backup = world.store.root.with_name("backup")
+    shutil.copytree(world.store.root, backup)
+    world.send("predictions", prediction("after the backup"))
+    away(world)
+    world.store.root.mkdir()
+    world.clock.move(2)
+    with pytest.raises(StoreUnavailable, match="bring the store's folder back"):
+        world.send("predictions", prediction("meanwhile"))
+    assert list(world.store.root.iterdir()) == []
+    world.store.root.rmdir()
+    backup.rename(world.store.root)
+    world.clock.move(2)
+    wait_for(lambda: sample(world.metrics, "modelwatch_store_reopens_total"), "it to be opened")
+    wait_for(lambda: world.store.unavailable is None, "the store to be back")
+    assert world.ids("predictions") == ["kept"]
+    assert world.send("predictions", prediction("after the backup")).accepted == 1
 
 
 def test_readers_in_the_middle_of_a_query_do_not_keep_the_file_from_being_opened_again(world: World) -> None:
