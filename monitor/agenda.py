@@ -211,9 +211,10 @@ class Agenda:
         passed = watermark - lateness if watermark is not None else None
         now = self._clock.now()
         quiet_since = now - timedelta(seconds=check.idle_timeout)
-        reference = check.reference
-        ready = reference is None or reference.end is None or (watermark is not None and watermark >= reference.end + lateness)
-        if not ready:
+        # What is compared with, and what thresholds are learned from, has to be complete.
+        ends = [check.reference.end] if check.reference is not None and check.reference.end is not None else []
+        ends += [check.baseline[1]] if check.baseline is not None else []
+        if ends and (watermark is None or watermark < max(ends) + lateness):
             return []
         with self._store.read() as reader:
             rows = reader.query(

@@ -11,7 +11,7 @@ Columns are called as in `calls` and `generations`, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -84,9 +84,16 @@ class Answers:
     """The `monitor.traffic.Traffic` of an LLM's model. `columns`: detector's name -> name of the column that stands for it."""
 
     def __init__(
-        self, model: str, inputs: frozenset[str], columns: Mapping[str, str], scores: Mapping[str, Scored], *, every_call: bool
+        self,
+        model: str,
+        inputs: frozenset[str],
+        columns: Mapping[str, str],
+        scores: Mapping[str, Scored],
+        *,
+        every_call: bool,
+        fields: frozenset[str] = frozenset(),
     ) -> None:
-        """`every_call`: calls for embeddings too.
+        """`every_call`: calls for embeddings too. `fields` tell the slices of the check apart.
 
         Raises:
             ValueError: there is no such column; the message says what there is.
@@ -98,7 +105,8 @@ class Answers:
         named = wanted - {"features"}
         if "features" in wanted:
             named |= {*FEATURES, *(f"score.{name}" for name in _once(scores))}
-        self._named = sorted(named)
+        self.added = fields - named
+        self._named = sorted(named | fields)
         self._scores: dict[str, Scored] = {}
         for name in self._named:
             self._know(name, scores)
@@ -151,16 +159,14 @@ class Answers:
         return TableWindow(table, self.features()).renamed(self._renamed)
 
     def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
-        return windows.from_file(reader, path, self.features()).renamed(self._renamed)
+        return windows.from_file(reader, path, self.features(), self.added).renamed(self._renamed)
 
     def _expression(self, name: str) -> str:
         if (plain := NUMBERS.get(name) or TEXTS.get(name)) is not None:
             return plain
         what, _, rest = name.partition(".")
         if what == "attributes":
-            key = literal(f"$.{quote(rest)}")
-            places = ("g.attributes", "a.attributes", "a.resource")
-            return f"coalesce({', '.join(f'json_extract_string({place}, {key})' for place in places)})"
+            return attribute(rest)
         if what == "feedback":
             return f"coalesce({quote(name)}.value, {quote(f'{name} of trace')}.value)"
         one, score = self._scores[rest], quote(f"scores {rest}")
@@ -197,6 +203,39 @@ class Answers:
             spans = reader.source("spans", self.model, since=start - timedelta(seconds=1), until=end + timedelta(seconds=1))
             joins.append(f"LEFT JOIN (SELECT record_id, attributes, resource FROM {spans}) a USING (record_id)")
         return joins
+
+
+def told_apart(reader: Reader, model: str, start: datetime, end: datetime, fields: Collection[str]) -> str:
+    """SQL of the generations of a window, by record_id, with these fields as text under their names; $1 and $2 are the window.
+
+    Raises:
+        ValueError: there is no such field.
+    """
+    chosen = "".join(f", {text_of(field)} AS {quote(field)}" for field in fields)
+    joined = ""
+    if any(field.startswith("attributes.") for field in fields):
+        spans = reader.source("spans", model, since=start - timedelta(seconds=1), until=end + timedelta(seconds=1))
+        joined = f" LEFT JOIN (SELECT record_id, attributes, resource FROM {spans}) a USING (record_id)"
+    generations = reader.source("generations", model, since=start, until=end)
+    return f"(SELECT record_id{chosen} FROM {generations} g{joined} WHERE g.event_time >= $1 AND g.event_time < $2)"
+
+
+def text_of(field: str, *, spans: bool = True) -> str:
+    """SQL of a field of a generation, of the alias g, as text; with `spans`, attributes are also those of its span, alias a."""
+    if field == "llm_model":
+        return "coalesce(g.llm_model, g.request_model)"
+    if (plain := TEXTS.get(field)) is not None and plain.startswith("g."):
+        return plain
+    what, _, key = field.partition(".")
+    if what != "attributes" or not key:
+        there = ", ".join((*sorted(name for name, one in TEXTS.items() if one.startswith("g.")), "llm_model", "attributes.KEY"))
+        raise ValueError(f"slices by {field!r}, which answers do not have; there are {there}")
+    return attribute(key, ("g.attributes", "a.attributes", "a.resource") if spans else ("g.attributes",))
+
+
+def attribute(key: str, places: Sequence[str] = ("g.attributes", "a.attributes", "a.resource")) -> str:
+    path = literal(f"$.{quote(key)}")
+    return f"coalesce({', '.join(f'json_extract_string({place}, {path})' for place in places)})"
 
 
 def _once(scores: Mapping[str, Scored]) -> list[str]:

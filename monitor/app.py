@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, log, runner, traffic
+from monitor import configfile, log, runner, thresholds, traffic
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -87,8 +87,7 @@ class App:
         metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
         metrics.ready.set_function(lambda: 0 if self.not_ready() else 1)
         # The helpers first: a process should not be forked from one that has DuckDB's threads.
-        encoder = {"encoder_path": config.encoder.path and str(config.encoder.path), "device": config.encoder.device}
-        self._scorer = self._child("scorer", encoder, nice=config.scoring.nice)
+        self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
         self._worker = self._child("worker", {}, nice=config.scoring.nice)
         self.store = store = Store(
             config.store,
@@ -220,6 +219,9 @@ class App:
         models = {m.name: m for m in config.models}
         same = {c.name for c in config.checks if c in old.checks and models[c.model] in old.models}
         same -= {c.name for c in config.checks if not traffic.alike(c, config.checks, old.checks)}
+        # What one check takes of a budget of false alarms, the others of its model have not.
+        rates, before = thresholds.alphas(config), thresholds.alphas(old)
+        same -= {name for name in same if rates.get(name) != before.get(name)}
         kept = {name: one for name, one in self._runners.items() if name in same and not one.retired}
         self._scheduler.configure(kept)  # from here on nobody wakes the others
         for name, one in self._runners.items():

@@ -7,6 +7,7 @@ page that is true. A check without a verdict yet has no series.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from detectors.contract import Part
 from monitor.metrics import Spec
+from monitor.thresholds import Rate
 
 ERROR_METRICS = frozenset({"mae", "rmse", "mape", "smape", "bias", "log_loss", "brier", "ece"})
 COVERAGE = "label_coverage"
@@ -23,6 +25,7 @@ RATIO_METRICS = frozenset(
     {"accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "r2", "flagged_ratio", "average_precision"}
 )
 
+RATES = {"nominal": "nominal", "achieved": "achieved", "lower": "achieved_lower", "upper": "achieved_upper"}
 SPECS = {
     s.name: s
     for s in (
@@ -30,6 +33,9 @@ SPECS = {
         Spec("modelwatch_reading_lower_bound", "gauge", "Lower end of its interval", ("model", "check", "slice")),
         Spec("modelwatch_reading_upper_bound", "gauge", "Upper end of its interval", ("model", "check", "slice")),
         Spec("modelwatch_threshold", "gauge", "Threshold in force", ("model", "check", "slice", "bound", "severity")),
+        Spec("modelwatch_threshold_missing", "gauge", "1 where nothing can fire", ("model", "check", "slice", "reason")),
+        Spec("modelwatch_false_alarm_ratio", "gauge", "Slots that fire by chance", ("model", "check", "slice", "kind")),
+        Spec("modelwatch_slices", "gauge", "Slices of a check that have been read", ("model", "check")),
         Spec("modelwatch_firing", "gauge", "1 while the check fires", ("model", "check", "slice", "severity")),
         Spec("modelwatch_window_records", "gauge", "Rows compared", ("model", "check", "slice", "side")),
         Spec("modelwatch_window_end_timestamp_seconds", "gauge", "End of the window", ("model", "check", "slice")),
@@ -61,6 +67,8 @@ class Standing:
     metrics: dict[str, float] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     open_incidents: int = 0
+    missing: str | None = None  # why there is no threshold it could be judged by, as a word
+    rate: Rate = field(default_factory=Rate)
 
 
 class Board(Collector):
@@ -107,6 +115,8 @@ class Board(Collector):
             size[name] += 1
             families[name].add_metric(labels, value)
 
+        opened: Counter[tuple[str, str]] = Counter()
+        read: Counter[tuple[str, str]] = Counter()
         for s in self.standings():
             key = (s.model, s.check, s.slice)
             add("modelwatch_firing", (*key, s.severity), float(s.firing))
@@ -115,11 +125,16 @@ class Board(Collector):
             add("modelwatch_reading_upper_bound", key, s.interval[1])
             for bound, value in zip(("lower", "upper"), s.bounds, strict=True):
                 add("modelwatch_threshold", (*key, bound, s.severity), value)
+            if s.missing is not None:
+                add("modelwatch_threshold_missing", (*key, s.missing), 1.0)
+            for kind in ("nominal", "achieved", "lower", "upper"):
+                add("modelwatch_false_alarm_ratio", (*key, RATES[kind]), getattr(s.rate, kind))
             add("modelwatch_window_records", (*key, "current"), s.n_current)
             if s.n_reference:
                 add("modelwatch_window_records", (*key, "reference"), s.n_reference)
             add("modelwatch_window_end_timestamp_seconds", key, s.slot.timestamp())
-            add("modelwatch_incidents_open", (s.model, s.check), s.open_incidents)
+            opened[s.model, s.check] += s.open_incidents
+            read[s.model, s.check] += 1
             once = {part.name: part for part in reversed(s.parts)}  # a series twice would spoil the page
             for part in [p for p in s.parts if once[p.name] is p][: self._top]:
                 add("modelwatch_feature_reading", (*key, part.name), part.value)
@@ -131,6 +146,10 @@ class Board(Collector):
                     add("modelwatch_quality_ratio", (*key, name), value)
                 elif name in ERROR_METRICS:
                     add("modelwatch_quality_error", (*key, name), value)
+        for check, count in opened.items():
+            add("modelwatch_incidents_open", check, count)
+        for check, count in read.items():
+            add("modelwatch_slices", check, count)
         yield from families.values()
 
     @staticmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -118,6 +118,7 @@ class Server(Listener):
     queue_bytes: int = Field(256 * 2**20, ge=1024)
     bodies_bytes: int = Field(128 * 2**20, ge=1024)
     read_timeout_seconds: Seconds = 30
+    intake_processes: int | None = Field(None, ge=0, le=64, description="default: by the processors there are")
 
     @model_validator(mode="after")
     def _guarded(self) -> Server:
@@ -228,6 +229,9 @@ class ModelConfig(Section):
     max_features: int = Field(500, ge=1)
     masking: MaskingOverride | None = None
     match: dict[str, str] = Field({}, description="attributes of spans and of their resource, by which they are this model's")
+    false_alarms_per_month: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of all calibrated checks together, in 30 days"
+    )
 
     @field_validator("features")
     @classmethod
@@ -263,22 +267,93 @@ class Reference(Section):
         return self
 
 
-class Threshold(Section):
-    """Fires when the value leaves [lower, upper]; resolves only when it is back inside by `margin`."""
+class Baseline(Section):
+    """A time that was good: its whole windows tell what the check reads then."""
 
+    start: Instant
+    end: Instant
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Baseline:
+        if self.start >= self.end:
+            raise ValueError(f"start ({self.start.isoformat()}) must be before end ({self.end.isoformat()})")
+        return self
+
+
+class Threshold(Section):
+    """Fires when the value leaves [lower, upper]; resolves only when it is back inside by `margin`. `kind` says what lower and
+    upper are: numbers, quantiles or standard deviations of the baseline's readings; or p-values are judged. See `thresholds`."""
+
+    kind: Literal["constant", "quantile", "std", "calibrated"] = "constant"
     lower: float | None = Field(None, allow_inf_nan=False)
     upper: float | None = Field(None, allow_inf_nan=False)
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
+    alpha: float | None = Field(None, gt=0, lt=0.5, description="calibrated: how often a slot may fire by chance")
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="calibrated: of its slots, in the budget of the model")
+    baseline: Baseline | None = Field(None, description="default: the check's reference, where that is a fixed range")
+    min_windows: int = Field(10, ge=2, description="of the baseline, with a reading")
+
+    @model_validator(mode="after")
+    def _belongs_to_kind(self) -> Threshold:
+        if self.kind == "calibrated":
+            if self.lower is not None or self.upper is not None or self.margin:
+                raise ValueError("kind calibrated judges p-values; leave lower, upper and margin out, give alpha or a budget")
+            return self
+        if self.alpha is not None or self.weight != 1:
+            raise ValueError(f"alpha and weight belong to kind calibrated; kind is {self.kind}")
+        if self.kind == "constant" and self.baseline is not None:
+            raise ValueError("baseline belongs to the kinds quantile, std and calibrated; kind is constant")
+        return self
 
     @model_validator(mode="after")
     def _a_bound(self) -> Threshold:
+        if self.kind == "calibrated":
+            return self
         if self.lower is None and self.upper is None:
             raise ValueError("give lower, upper or both")
+        for name, value in (("lower", self.lower), ("upper", self.upper)):
+            if value is not None and self.kind == "quantile" and not 0 < value < 1:
+                raise ValueError(f"{name} ({value}) is a quantile: between 0 and 1")
+            if value is not None and self.kind == "std" and value <= 0:
+                raise ValueError(f"{name} ({value}) counts standard deviations from the mean: above 0")
+        if self.kind == "std":
+            return self
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
             raise ValueError(f"lower ({self.lower}) must be below upper ({self.upper})")
+        if self.kind == "quantile":
+            return self
         if self.lower is not None and self.upper is not None and 2 * self.margin >= self.upper - self.lower:
             raise ValueError(f"margin ({self.margin}) leaves nothing between lower ({self.lower}) and upper ({self.upper})")
         return self
+
+
+SliceValue = str | float | bool
+
+
+class SliceConfig(Section):
+    """A part of the traffic: rows with these values, or one part for each value of a field."""
+
+    name: Name | None = Field(None, description="of one by where; those by a field are called FIELD=VALUE")
+    where: dict[str, SliceValue | tuple[SliceValue, ...]] = Field({}, description="field: a value, or a list of them")
+    by: str | None = Field(None, min_length=1, description="or: a field, each of whose values is a slice")
+    top: int = Field(10, ge=1, le=100, description="by: so many values; the others are __other__")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SliceConfig:
+        if (self.by is None) == (not self.where):
+            raise ValueError("give exactly one of where and by")
+        if self.by is None and self.name is None:
+            raise ValueError("give the slice a name")
+        if self.by is not None and self.name is not None:
+            raise ValueError(f"slices by a field are called FIELD=VALUE; leave the name ({self.name}) out")
+        if self.name in ("all", "__other__"):
+            raise ValueError(f"the name {self.name!r} is taken; choose another")
+        if empty := [field for field, values in self.where.items() if values == ()]:
+            raise ValueError(f"where.{empty[0]}: an empty list; give a value")
+        return self
+
+
+MOST_SLICES = 200
 
 
 class Check(Section):
@@ -299,14 +374,66 @@ class Check(Section):
     flag: float | None = Field(
         None, allow_inf_nan=False, description="row detectors: at or beyond it a score is flagged; default: the detector's"
     )
-    breaches: int = Field(1, ge=1, description="windows in a row beyond the threshold before it fires")
+    breaches: int | None = Field(
+        None, ge=1, description="windows beyond the threshold before it fires; default: 1, or what a calibrated one needs"
+    )
+    of: int | None = Field(None, ge=1, le=50, description="so many of the last windows; default: breaches, so all in a row")
     clear: int = Field(1, ge=1, description="windows in a row back inside before it resolves")
     severity: Severity = "warning"
     owner: str = ""
+    slices: tuple[SliceConfig, ...] = Field((), description="parts of the traffic that are read beside the whole")
 
     @property
     def window_seconds(self) -> int:
         return self.window or self.every
+
+    @property
+    def needed_windows(self) -> int:
+        return self.breaches or 1
+
+    @property
+    def of_windows(self) -> int:
+        return self.of or self.needed_windows
+
+    @property
+    def baseline(self) -> tuple[datetime, datetime] | None:
+        """Where the threshold learns, if it does and that is known."""
+        if self.threshold.kind == "constant":
+            return None
+        if (given := self.threshold.baseline) is not None:
+            return given.start, given.end
+        if self.reference is not None and self.reference.start is not None and self.reference.end is not None:
+            return self.reference.start, self.reference.end
+        return None
+
+    @field_validator("slices")
+    @classmethod
+    def _slices_differ(cls, value: tuple[SliceConfig, ...]) -> tuple[SliceConfig, ...]:
+        _differ_in_more_than_case([one.name for one in value if one.name is not None])
+        by = [one.by for one in value if one.by is not None]
+        if twice := sorted({field for field in by if by.count(field) > 1}):
+            raise ValueError(f"{twice[0]!r} is sliced by twice; keep one of them")
+        if (count := sum(1 if one.by is None else one.top + 1 for one in value)) > MOST_SLICES:
+            raise ValueError(f"{count} slices; at most {MOST_SLICES}, lower top")
+        return value
+
+    @model_validator(mode="after")
+    def _windows_suffice(self) -> Check:
+        if self.of is not None and self.of < self.needed_windows:
+            raise ValueError(f"of ({self.of}) must not be below breaches ({self.needed_windows})")
+        if self.of is not None and self.breaches is None:
+            raise ValueError(f"of ({self.of}) needs breaches: how many of these windows")
+        if (span := self.baseline) is not None and (span[1] - span[0]).total_seconds() < 2 * self.window_seconds:
+            raise ValueError(
+                f"the threshold learns from {span[0].isoformat()} to {span[1].isoformat()}, which has no two windows of "
+                f"{self.window_seconds} s; take a longer baseline"
+            )
+        if self.threshold.kind in ("quantile", "std") and span is None:
+            raise ValueError(
+                f"threshold of kind {self.threshold.kind} learns from the windows of a fixed range; give threshold.baseline with "
+                "start and end, or a reference that has them"
+            )
+        return self
 
     @field_validator("detector")
     @classmethod
@@ -413,6 +540,13 @@ class Config(Section):
     cloudevents: CloudEvents = CloudEvents()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _tasks_of_models(cls, raw: Any, info: ValidationInfo) -> Any:
+        """A detector that asks for the task is told that of the model, unless its settings name one."""
+        tasks = {model.name: model.task for model in info.data.get("models", ())}
+        return [_with_task(check, tasks) for check in raw] if isinstance(raw, (list, tuple)) else raw
+
     @field_validator("models", "checks", "sources")
     @classmethod
     def _names_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -424,3 +558,22 @@ class Config(Section):
         if wrong := [*crosschecks.problems(crosschecks.Sound.of(self))]:
             raise ValueError("\n".join(wrong))
         return self
+
+
+def _with_task(check: Any, tasks: Mapping[str, str]) -> Any:
+    if not isinstance(check, dict) or not isinstance(check.get("detector"), str) or not isinstance(check.get("model"), str):
+        return check
+    settings, task = check.get("settings", {}), tasks.get(check["model"])
+    if not isinstance(settings, dict) or "task" in settings:
+        return check
+    return {**check, "settings": {**settings, "task": task}} if task in asked_tasks(check["detector"]) else check
+
+
+def asked_tasks(detector: str) -> frozenset[str]:
+    """The tasks that a detector knows, where it has to be told one; else none."""
+    try:
+        field = registry.load(detector).Config.model_fields.get("task")
+    except registry.UnknownDetector:
+        return frozenset()
+    # One that may be left out says something else by it.
+    return frozenset() if field is None or field.default is None else frozenset(get_args(field.annotation))

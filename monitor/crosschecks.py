@@ -107,6 +107,53 @@ def problems(sound: Sound) -> Iterator[str]:
         model = models.get(check.model)
         if model and (wrong := _cannot_read(check, model, sound)):
             yield f"checks.{i}.{wrong}"
+        elif model:
+            yield from (f"checks.{i}.{wrong}" for wrong in (*_other_task(check, model), *_no_such_slice(check, model)))
+        if model and check.threshold.kind == "calibrated" and check.threshold.alpha is None and not model.false_alarms_per_month:
+            yield f"checks.{i}.threshold: kind calibrated needs alpha, or models.{model.name}.false_alarms_per_month"
+    yield from _overspent(sound)
+
+
+def _other_task(check: Check, model: ModelConfig) -> Iterator[str]:
+    """A detector that is told another task than that of the model, whose rows it would misread."""
+    from monitor.config import asked_tasks
+
+    known, task = asked_tasks(check.detector), getattr(check.settings, "task", None)
+    if not known or model.task == "llm" or task == model.task:
+        return
+    if model.task in known:
+        yield f"settings.task: {task}, but {model.name} has task {model.task}; leave it out"
+    else:
+        yield f"detector: {check.detector} reads tasks {', '.join(sorted(known))}, but {model.name} has task {model.task}"
+
+
+def _no_such_slice(check: Check, model: ModelConfig) -> Iterator[str]:
+    from monitor import answers
+    from monitor.traffic import SENT
+
+    for i, one in enumerate(check.slices):
+        place = f"slices.{i}.{'where' if one.by is None else 'by'}"
+        for name in (one.by,) if one.by is not None else one.where:
+            if model.task == "llm":
+                try:
+                    answers.text_of(name)
+                except ValueError as exc:
+                    yield f"{place}: {exc}"
+            elif model.features is not None and not (name in model.features or name in SENT or name.startswith("attributes.")):
+                there = ", ".join((*sorted(model.features), *sorted(SENT), "attributes.KEY"))
+                yield f"{place}: {model.name} has no field {name!r}; there are {there}"
+
+
+def _overspent(sound: Sound) -> Iterator[str]:
+    from monitor import thresholds
+
+    for i, model in sound.models.items():
+        budget, spent = model.false_alarms_per_month, thresholds.spent(list(sound.checks.values()), model.name)
+        if budget is not None and spent > budget:
+            yield (
+                f"models.{i}.false_alarms_per_month: {budget:g}, but checks with an alpha of their own come to {spent:.3g}; "
+                "raise it, or lower those"
+            )
 
 
 def _cannot_read(check: Check, model: ModelConfig, sound: Sound) -> str | None:

@@ -6,7 +6,7 @@ with as many before it as tell what they amount to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from detectors.contract import Outcome
 from monitor.clock import MICROSECOND
 from monitor.config import Check
 from monitor.reader import Reader
+from monitor.thresholds import Judge, Learned
 from monitor.verdicts import Judged
 from monitor.windows import CLOCKS_DIFFER
 
@@ -29,10 +30,12 @@ Told = tuple[int, tuple[Any, ...], dict[str, Any]]  # revision, what was said of
 
 
 class Past:
-    """Of one check, on the slice of the whole traffic."""
+    """Of one check, on one slice."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, slice_name: str, judge: Judge) -> None:
         self._check = check
+        self._slice = slice_name
+        self._judge = judge
 
     def verdicts(
         self, reader: Reader, before: datetime | None, enough: Callable[[Sequence[Judged]], bool], *, slots: int = FIRST_LOOK
@@ -59,8 +62,8 @@ class Past:
         found = {}
         for row in reader.query(
             f"SELECT slot, revision, outcome, reason, statistic, value, lower, upper, n_current, n_reference, metrics, parts "
-            f"FROM {source} WHERE check_name = ? AND slot IN ({marks}) {LATEST.format('slot')}",
-            [self._check.name, *slots],
+            f"FROM {source} WHERE check_name = ? AND slice = ? AND slot IN ({marks}) {LATEST.format('slot')}",
+            [self._check.name, self._slice, *slots],
         ):
             slot, revision = row.pop("slot"), row.pop("revision")
             row |= {"metrics": orjson.loads(row["metrics"]), "parts": orjson.loads(row["parts"])}
@@ -74,8 +77,9 @@ class Past:
         found = {}
         for row in reader.query(
             f"SELECT opened_slot, revision, state, resolved_slot, peak, evidence FROM {source} "
-            f"WHERE check_name = $1 AND opened_slot >= $2 AND ($3 IS NULL OR opened_slot < $3) {LATEST.format('opened_slot')}",
-            [self._check.name, since, until],
+            "WHERE check_name = $1 AND slice = $4 AND opened_slot >= $2 AND ($3 IS NULL OR opened_slot < $3) "
+            f"{LATEST.format('opened_slot')}",
+            [self._check.name, since, until, self._slice],
         ):
             word = ("withdrawn",) if row["state"] == "withdrawn" else (row["resolved_slot"], row["peak"])
             found[row["opened_slot"]] = (row["revision"], word, orjson.loads(row["evidence"]))
@@ -91,18 +95,48 @@ class Past:
         )[0]
         return found["low"], found["high"]
 
+    def learned(self, reader: Reader, definition: str) -> Learned | None:
+        """What was learned of the baseline last, by this definition."""
+        rows = reader.query(
+            f"SELECT numbers, p_numbers, floor, reason FROM {reader.source('thresholds', self._check.model)} "
+            "WHERE check_name = ? AND slice = ? AND definition = ? ORDER BY seq DESC LIMIT 1",
+            [self._check.name, self._slice, definition],
+        )
+        for row in rows:
+            p_values = None if row["p_numbers"] is None else tuple(orjson.loads(row["p_numbers"]))
+            return Learned(tuple(orjson.loads(row["numbers"])), p_values, row["floor"], row["reason"])
+        return None
+
     def _between(self, reader: Reader, since: datetime, until: datetime) -> list[Judged]:
         check = self._check
-        where = f"WHERE check_name = $1 AND slot >= $2 AND slot < $3 {LATEST.format('slot')}"
+        where = f"WHERE check_name = $1 AND slice = $4 AND slot >= $2 AND slot < $3 {LATEST.format('slot')}"
         verdicts = reader.source("verdicts", check.model, since=since, until=until)
         readings = reader.source("readings", check.model, since=since, until=until)
+        # Of a calibrated check the p-value was judged, and not the reading.
+        low, high = ("judged", "judged") if self._judge.kind == "calibrated" else ("r.lower", "r.upper")
         rows = reader.query(
-            "SELECT slot, v.revision, v.outcome, beyond, firing, coalesce(r.lower, value) AS low, "
-            f"coalesce(r.upper, value) AS high FROM (SELECT slot, revision, outcome, beyond, firing FROM {verdicts} {where}) v "
+            "SELECT slot, v.revision, v.outcome, beyond, firing, v.lower, v.upper, needed, of_windows, note, "
+            f"coalesce({low}, value) AS low, coalesce({high}, value) AS high FROM (SELECT * FROM {verdicts} {where}) v "
             f"JOIN (SELECT slot, value, lower, upper FROM {readings} {where}) r USING (slot) ORDER BY slot",
-            [check.name, since, until],
+            [check.name, since, until, self._slice],
         )
-        return [
-            Judged(r["slot"], Outcome(r["outcome"]), r["low"], r["high"], r["beyond"], r["firing"], revision=r["revision"])
-            for r in rows
-        ]
+        return [self._judged(row) for row in rows]
+
+    def _judged(self, row: Mapping[str, Any]) -> Judged:
+        low, high = row["low"], row["high"]
+        bounds = self._judge.bounds if self._judge.kind == "constant" else None
+        if row["lower"] is not None or row["upper"] is not None:
+            bounds = self._judge.stored(row["lower"], row["upper"], row["needed"], row["of_windows"])
+        elif self._judge.kind == "calibrated":
+            low = high = None  # there was none, and the reading is no p-value
+        return Judged(
+            row["slot"],
+            Outcome(row["outcome"]),
+            low,
+            high,
+            bounds,
+            row["note"],
+            row["beyond"],
+            row["firing"],
+            revision=row["revision"],
+        )

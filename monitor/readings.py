@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import duckdb
 import orjson
@@ -13,14 +15,16 @@ import orjson
 from detectors import registry
 from detectors.contract import ColumnKind, NotEvaluable, Outcome, Part, Reading, WindowDetector, settings_hash
 from detectors.intervals import wilson
-from monitor import helpers, windows
+from monitor import answers, helpers, windows
 from monitor.child import Child
 from monitor.config import Check, ModelConfig
 from monitor.errors import ChildFailed, StoreUnavailable
 from monitor.helpers import CompareAnswer, CompareRequest
-from monitor.reader import Reader
+from monitor.reader import Reader, literal
 from monitor.references import References
+from monitor.schema import quote
 from monitor.scoring import RowCheck
+from monitor.slices import Slice, counted, fits
 from monitor.traffic import Make
 
 WORKER_SECONDS = 300.0
@@ -60,6 +64,9 @@ class Meter:
         """`traffic` is made for window detectors: the rows that they read."""
         self.check = check
         self._model = model
+        self._detectors: dict[str, WindowDetector] = {}
+        self._apart: dict[str, WindowDetector] = {}
+        self._parts: dict[str, tuple[object, windows.TableWindow]] = {}
         self._references = references
         self._worker = worker
         detector = registry.load(check.detector)
@@ -71,6 +78,7 @@ class Meter:
             self.row = RowCheck(check.detector, check.settings)
             self.settings_hash = self.row.hash
             self.worse = detector.worse
+            self.isolated = False
         else:
             assert registry.is_window(detector)
             self.settings_hash = settings_hash(detector, check.settings)
@@ -89,25 +97,133 @@ class Meter:
         """Settings hashes of the scores that it reads."""
         return (self.row.hash,) if self.row is not None else self._traffic.hashes
 
-    def measure(self, reader: Reader, slot: datetime, features: Mapping[str, ColumnKind]) -> Measured:
-        """The reading of the window that ends at `slot`. What the data or the detector does is an outcome.
+    def look(
+        self, reader: Reader, slot: datetime, features: Mapping[str, ColumnKind], reference: windows.TableWindow | None = None
+    ) -> Look:
+        """The rows of the window that ends at `slot`, read once for all slices. `reference` stands in for the check's own.
+
+        Raises:
+            ChildFailed, StoreUnavailable, duckdb.Error: what they come from is away; the window has not been read.
+        """
+        start = slot - timedelta(seconds=self.check.window_seconds)
+        if self.row is not None:
+            return Flagged(self.check, self.row, reader, start, slot)
+        features = self._declared(features)
+        current = self._traffic.between(reader, start, slot, features)
+        return Rows(self, current, lambda: reference or self._reference(reader, features, start))
+
+    def without(
+        self, reader: Reader, span: tuple[datetime, datetime], hole: tuple[datetime, datetime], features: Mapping[str, ColumnKind]
+    ) -> windows.TableWindow:
+        """The rows of a time less those of a part of it."""
+        features = self._declared(features)
+        sides = ((span[0], hole[0]), (hole[1], span[1]))
+        before, after = (self._traffic.between(reader, start, end, features) for start, end in sides)
+        return before.followed_by(after)
+
+    def part_of(self, window: windows.TableWindow, part: Slice, *, keep: bool = False) -> windows.TableWindow:
+        """The rows of a slice, without the columns that only told which they are. `keep`: it will be asked for again."""
+        if keep and (kept := self._parts.get(part.name)) is not None and kept[0] is window.table:
+            return kept[1]
+        found = part.of(window).without(self._traffic.added)
+        if keep:
+            self._parts[part.name] = (window.table, found)
+        return found
+
+    def compare(
+        self, part: Slice, reference: windows.TableWindow | None, current: windows.TableWindow, *, apart: bool
+    ) -> CompareAnswer:
+        """`apart`: with a detector that shares nothing with that of the check's own windows, which may remember references."""
+        assert self.detector is not None
+        if not self.isolated:
+            known = self._apart if apart else self._detectors
+            if part.name not in known:
+                known[part.name] = self._make()
+            return helpers.compare(known[part.name], reference, current)
+        spec = helpers.DetectorSpec(self.check.detector, self.check.settings.model_dump_json())
+        request = CompareRequest(spec, reference.frame() if reference else None, current.frame())
+        # A detector with a limit of its own is called off by the worker; this is for one that does not listen.
+        answer: CompareAnswer = self._worker.call(request, WORKER_SECONDS + getattr(self.detector, "timeout_seconds", 0))
+        return answer
+
+    def let_go(self) -> None:
+        """Of the detectors that were apart."""
+        self._apart.clear()
+
+    def _make(self) -> WindowDetector:
+        detector = registry.load(self.check.detector)
+        assert registry.is_window(detector)
+        return detector(self.check.settings)  # type: ignore[call-arg]
+
+    def _declared(self, features: Mapping[str, ColumnKind]) -> Mapping[str, ColumnKind]:
+        declared = self._model.features
+        return features if declared is None else {f: k for f, k in features.items() if f in declared}  # others have no column
+
+    def _reference(
+        self, reader: Reader, features: Mapping[str, ColumnKind], window_start: datetime
+    ) -> windows.TableWindow | None:
+        if self.check.reference is None:
+            return None
+        try:
+            return self._references.get(reader, self._traffic, self.check.reference, features, window_start)
+        except duckdb.Error as exc:
+            raise StoreUnavailable(f"the reference could not be read: {exc}") from exc
+
+
+class Look(Protocol):
+    """One window, as it is now."""
+
+    def counts(self, field: str) -> Counter[str]:
+        """How often each value of a field is there."""
+        ...
+
+    def reference_counts(self, field: str) -> Counter[str]:
+        """The same of the reference; nothing where there is none."""
+        ...
+
+    def measure(self, part: Slice, *, apart: bool = False) -> Measured:
+        """The reading of a slice of it. What the data or the detector does is an outcome.
 
         Raises:
             ChildFailed, StoreUnavailable, duckdb.Error: the worker died or the store is away; the window has not been read.
         """
-        start = slot - timedelta(seconds=self.check.window_seconds)
-        if self.row is not None:
-            return self._share_flagged(reader, self.row, start, slot)
-        assert self.detector is not None
-        if (declared := self._model.features) is not None:
-            features = {f: k for f, k in features.items() if f in declared}  # one that never came has no column
-        current = self._traffic.between(reader, start, slot, features)
-        n = current.rows
-        if n < self.check.min_records:
-            return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} records, min_records is {self.check.min_records}", n_current=n)
+        ...
+
+
+class Rows:
+    """For window detectors."""
+
+    def __init__(self, meter: Meter, current: windows.TableWindow, reference: Callable[[], windows.TableWindow | None]) -> None:
+        self._meter = meter
+        self._current = current
+        self._get = reference
+
+    @cached_property
+    def _reference(self) -> windows.TableWindow | None:
+        return self._get()
+
+    def counts(self, field: str) -> Counter[str]:
+        return counted(self._current.table, field)
+
+    def reference_counts(self, field: str) -> Counter[str]:
         try:
-            reference = self._reference(reader, features, start)
-            answer = self._compare(reference, current)
+            return Counter() if self._reference is None else counted(self._reference.table, field)
+        except NotEvaluable:  # it is gone, which the reading will say
+            return Counter()
+
+    def measure(self, part: Slice, *, apart: bool = False) -> Measured:
+        meter = self._meter
+        current = meter.part_of(self._current, part)
+        n = current.rows
+        if n < meter.check.min_records:
+            return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} records, min_records is {meter.check.min_records}", n_current=n)
+        try:
+            whole = self._reference
+            # Of one that stays the same from slot to slot the part is kept.
+            reference = None if whole is None else meter.part_of(whole, part, keep=not apart)
+            if reference is not None and not reference.rows:
+                raise NotEvaluable("no_reference", "it has no rows yet")
+            answer = meter.compare(part, reference, current, apart=apart)
             reading = answer.reading and _plain(answer.reading)
         except NotEvaluable as exc:
             return Measured(Outcome.NOT_EVALUABLE, str(exc), n_current=n)
@@ -118,45 +234,59 @@ class Meter:
         n_reference = reference.rows if reference else 0
         return Measured(answer.outcome, answer.reason, reading, n_current=n, n_reference=n_reference)
 
-    def _reference(
-        self, reader: Reader, features: Mapping[str, ColumnKind], window_start: datetime
-    ) -> windows.TableWindow | None:
-        if self.check.reference is None:
-            return None
-        assert self.detector is not None
-        try:
-            found = self._references.get(reader, self._traffic, self.check.reference, features, window_start)
-        except duckdb.Error as exc:
-            raise StoreUnavailable(f"the reference could not be read: {exc}") from exc
-        if not found.rows:
-            raise NotEvaluable("no_reference", "it has no rows yet")
-        return found
+    def sides(self, part: Slice) -> tuple[windows.TableWindow | None, windows.TableWindow]:
+        """The reference's rows and the window's, for whoever looks closer."""
+        whole = self._reference
+        return (None if whole is None else self._meter.part_of(whole, part)), self._meter.part_of(self._current, part)
 
-    def _compare(self, reference: windows.TableWindow | None, current: windows.TableWindow) -> CompareAnswer:
-        assert self.detector is not None
-        if not self.isolated:
-            return helpers.compare(self.detector, reference, current)
-        spec = helpers.DetectorSpec(self.check.detector, self.check.settings.model_dump_json())
-        request = CompareRequest(spec, reference.frame() if reference else None, current.frame())
-        answer: CompareAnswer = self._worker.call(request, WORKER_SECONDS)
-        return answer
 
-    def _share_flagged(self, reader: Reader, row: RowCheck, start: datetime, end: datetime) -> Measured:
-        """Share of the scored records that are flagged, with Wilson's interval. Of each record the latest input counts."""
-        flag = self.check.flag if self.check.flag is not None else row.flag
+class Flagged:
+    """For row detectors: the share of the scored records that are flagged, with Wilson's interval. Of each record the latest
+    input counts."""
+
+    def __init__(self, check: Check, row: RowCheck, reader: Reader, start: datetime, end: datetime) -> None:
+        self._check = check
+        self._row = row
+        self._reader = reader
+        self._span = start, end
+
+    def _scores(self, part: Slice) -> str:
+        """SQL of the scores of a slice, one a record; $1 and $2 are the window."""
+        start, end = self._span
+        rows = self._reader.source("scores", self._check.model, since=start, until=end)
+        belongs = ""
+        if part.where:
+            fields = {condition.field for condition in part.where}
+            generations = answers.told_apart(self._reader, self._check.model, start, end, sorted(fields))
+            belongs = f"AND record_id IN (SELECT record_id FROM {generations} WHERE {part.sql(quote)})"
+        return (
+            f"SELECT record_id, outcome, value FROM {rows} WHERE settings_hash = {literal(self._row.hash)} "
+            f"AND event_time >= $1 AND event_time < $2 {belongs} "
+            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1"
+        )
+
+    def counts(self, field: str) -> Counter[str]:
+        start, end = self._span
+        generations = answers.told_apart(self._reader, self._check.model, start, end, [field])
+        found = self._reader.query(f"SELECT {quote(field)} AS value, count(*) AS n FROM {generations} GROUP BY ALL", [start, end])
+        return Counter({row["value"]: row["n"] for row in found if fits(row["value"])})
+
+    def reference_counts(self, field: str) -> Counter[str]:
+        return Counter()
+
+    def measure(self, part: Slice, *, apart: bool = False) -> Measured:
+        check, row = self._check, self._row
+        flag = check.flag if check.flag is not None else row.flag
         comparison = "<=" if row.worse == "lower" else ">="
-        found = reader.query(
-            f"SELECT count(*) FILTER (outcome = 'ok') AS n, count(*) FILTER (value {comparison} ?) AS flagged, "
+        found = self._reader.query(
+            f"SELECT count(*) FILTER (outcome = 'ok') AS n, count(*) FILTER (value {comparison} $3) AS flagged, "
             # In one order: a sum of floats depends on it, and equal records must give an equal reading wherever they lie.
-            "avg(value ORDER BY record_id) AS mean, count(*) AS total FROM ("
-            f"SELECT record_id, outcome, value FROM {reader.source('scores', self._model.name, since=start, until=end)} "
-            "WHERE settings_hash = ? AND event_time >= ? AND event_time < ? "
-            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1)",
-            [flag, row.hash, start, end],
+            f"avg(value ORDER BY record_id) AS mean, count(*) AS total FROM ({self._scores(part)})",
+            [*self._span, flag],
         )[0]
         n = found["n"]
-        if n < self.check.min_records:
-            return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} scores, min_records is {self.check.min_records}", n_current=n)
+        if n < check.min_records:
+            return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} scores, min_records is {check.min_records}", n_current=n)
         lower, upper = wilson(found["flagged"], n)
         metrics = {
             "flagged_ratio": found["flagged"] / n,

@@ -8,33 +8,35 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
-
-import orjson
 
 from detectors.contract import Outcome
 from monitor import evidence, log
 from monitor.agenda import Agenda
-from monitor.board import Board, Standing
+from monitor.baseline import Baseline
+from monitor.board import Board
 from monitor.child import Child
-from monitor.clock import MICROSECOND, Clock
+from monitor.clock import Clock
 from monitor.config import Check, Config, ModelConfig
 from monitor.errors import ChildAway, ChildFailed
 from monitor.metrics import Metrics
-from monitor.past import FIRST_LOOK, Past, Reading, Told
 from monitor.reader import Reader
-from monitor.readings import Measured, Meter, parts_from
+from monitor.readings import Look, Measured, Meter
 from monitor.references import References
+from monitor.slices import Slice, Slices
 from monitor.store import Store
+from monitor.thresholds import Judge, alphas, warnings
+from monitor.track import Rows, Track, merged
 from monitor.traffic import Make, maker
 from monitor.transaction import Transaction
-from monitor.verdicts import History, Incident, Judged
+from monitor.verdicts import Judged
 
-ALL = "all"
 TRIES = 3  # a window that kills the worker this often has failed
 KEPT, MOST_KEPT = 2_000, 20_000
+LEARN_SECONDS = 20.0  # of learning a threshold at once: other checks wait for the thread
 
 
 class CheckRunner:
@@ -54,9 +56,10 @@ class CheckRunner:
         metrics: Metrics,
         kept: int = KEPT,
         most_kept: int = MOST_KEPT,
+        alpha: float | None = None,
     ) -> None:
-        """`kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped: so that late labels
-        need not fetch theirs each time."""
+        """`alpha`: for a calibrated check, how often a slot may fire by chance. `kept` slots are in memory after a start, and up
+        to `most_kept` before the oldest are dropped: so that late labels need not fetch theirs each time."""
         self.check = check
         self._store = store
         self._board = board
@@ -64,10 +67,12 @@ class CheckRunner:
         self._metrics = metrics
         self._meter = Meter(check, model, references, worker, traffic)
         self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock)
-        self._past = Past(check)
+        self._baseline = Baseline(check, self._meter)
+        self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
-        self._incidents: dict[datetime, Told] = {}
-        self._readings: dict[datetime, Reading] = {}
+        self._slices = Slices(check.slices)
+        self._tracks: dict[str, Track] = {}
+        self._unlearned: set[str] = set()  # slices whose threshold is still to be learned
         self._running = threading.Lock()
         self.retired = False
         self._unsure = False
@@ -94,11 +99,15 @@ class CheckRunner:
                 raise
 
     def _run(self) -> int:
-        self._agenda.touch(self._history.latest.slot if self._history.latest else None)
+        latest = [one.history.latest.slot for one in self._tracks.values() if one.history.latest]
+        self._agenda.touch(max(latest, default=None))
         count = 0
         while due := self._agenda.due():
-            self._evaluate(due)
-            count += len(due)
+            self._revise(due)
+            if not self._learn():
+                self._agenda.look_again()  # the slots wait: it goes on with the next waking
+                break
+            count += self._evaluate(due)
         return count
 
     def retire(self) -> None:
@@ -106,44 +115,137 @@ class CheckRunner:
         with self._running:
             self.retired = True
 
+    @property
+    def tracks(self) -> Mapping[str, Track]:
+        """By slice."""
+        return self._tracks
+
+    # --- thresholds that are learned ---
+
+    def _revise(self, slots: Sequence[datetime]) -> None:
+        """Try again to learn what too little was known for, once something of its time has changed."""
+        span = self._baseline.span
+        if span is None or all(slot > span[1] for slot in slots):
+            return
+        restated = [slot for slot in slots if slot <= span[1]]
+        for name, one in self._tracks.items():
+            if one.judge.learned is not None and not one.judge.learned.ok and any(slot in one.history for slot in restated):
+                self._unlearned.add(name)
+
+    def _learn(self) -> bool:
+        """Learn what is still to be learned, for some seconds; whether all is."""
+        span = self._baseline.span
+        if span is None or not self._unlearned:
+            return True
+        until = self._clock.monotonic() + LEARN_SECONDS
+        tracks = [self._tracks[name] for name in sorted(self._unlearned)]
+        with self._store.read() as reader:
+            found = self._baseline.learn(
+                reader, [one.part for one in tracks], self._features(), lambda: self._clock.monotonic() < until
+            )
+        if found is None:
+            return False
+        rows = []
+        for one in tracks:
+            before = one.judge.learned
+            one.judge.learn(found[one.part.name])
+            if one.judge.learned != before:
+                rows.append(one.threshold_row(self._baseline.definition(one.part), span))
+        if rows:
+            self._store.run(lambda t: _append(t, self.check.model, {"thresholds": rows}))
+        self._unlearned.clear()
+        return True
+
     # --- doing it ---
 
-    def _evaluate(self, slots: Sequence[datetime]) -> None:
-        readings: list[dict[str, Any]] = []
-        verdicts: dict[datetime, Judged] = {}
+    def _evaluate(self, slots: Sequence[datetime]) -> int:
+        """Of these slots, oldest first, until one has to wait; how many were."""
         done: list[datetime] = []
+        fresh: list[tuple[str, str]] = []
         died: ChildFailed | None = None
         with self._store.read() as reader:
-            self._fetch(reader, slots)
+            for one in self._tracks.values():
+                one.fetch(reader, slots)
             for slot in slots:
-                started = self._clock.monotonic()
                 try:
-                    measured = self._meter.measure(reader, slot, self._features())
+                    look = self._meter.look(reader, slot, self._features())
+                    if found := self._discovered(look):
+                        fresh += self._begin(reader, found)
+                        if self._unlearned:
+                            break  # what is new learns its threshold first
+                    self._read(look, slot)
                 except ChildFailed as exc:
-                    self._tries[slot] += not isinstance(exc, ChildAway)
-                    if self._tries[slot] < TRIES:
-                        died = exc
-                        break  # this slot and those after it stay on the agenda
-                    measured = Measured(Outcome.FAILED, f"the worker died {TRIES} times: {exc}")
+                    died = exc
+                    break  # this slot and those after it stay on the agenda
                 done.append(slot)
-                row = measured.columns()
-                known = self._readings.get(slot)
-                if known is None or known[1] != row:
-                    revision = known[0] + 1 if known else 1
-                    self._readings[slot] = (revision, row)
-                    readings.append(self._reading_row(slot, revision, row, self._clock.monotonic() - started))
-                low, high = _interval(measured)
-                for changed in self._history.put(slot, measured.outcome, low, high):
-                    verdicts[changed.slot] = changed
-            incidents = self._changed_incidents(reader, slots[0]) if verdicts else []
-        ordered = [verdicts[s] for s in sorted(verdicts)]
-        if done:
-            self._store.run(lambda t: self._keep(t, done, readings, ordered, incidents))
-            self._count(readings)
+            news = merged([one.news(reader, slots[0], partial(self._prove, reader)) for one in self._tracks.values()])
+        if done or fresh:
+            self._store.run(lambda t: self._keep(t, done, news, fresh))
+            self._count(news["readings"])
             self.show()
-            self._forget()
+            for one in self._tracks.values():
+                one.forget(self._most_kept)
         if died is not None:
             raise died
+        return len(done)
+
+    def _read(self, look: Look, slot: datetime) -> None:
+        """Of all slices or of none, as far as the worker goes."""
+        found: list[tuple[Track, Measured, float]] = []
+        for one in self._tracks.values():
+            started = self._clock.monotonic()
+            try:
+                measured = look.measure(one.part)
+            except ChildFailed as exc:
+                self._tries[slot] += not isinstance(exc, ChildAway)
+                if self._tries[slot] < TRIES:
+                    raise
+                measured = Measured(Outcome.FAILED, f"the worker died {TRIES} times: {exc}")
+            # A value of a field that is not there has no window, one that the config names has an empty one.
+            if measured.n_current or self._slices.always(one.part.name) or slot in one.history:
+                found.append((one, measured, self._clock.monotonic() - started))
+        meter = self._meter
+        about = {
+            "detector": meter.detector_name,
+            "detector_version": meter.detector_version,
+            "settings_hash": meter.settings_hash,
+        }
+        for one, measured, seconds in found:
+            one.take(slot, measured, {**about, "duration_seconds": seconds})
+
+    def _discovered(self, look: Look) -> dict[str, list[str]]:
+        """Values of a field that are slices from now on: the reference's most frequent ones first of all."""
+        if not self._slices.open:
+            return {}
+        found = self._slices.look(look.reference_counts)
+        for field, values in found.items():
+            self._slices.know(field, values)
+        for field, values in self._slices.look(look.counts).items():
+            self._slices.know(field, values)
+            found[field] = [*found.get(field, []), *values]
+        return found
+
+    def _begin(self, reader: Reader, found: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+        """Tracks for slices that are new."""
+        self._open(reader)
+        return [(field, value) for field, values in found.items() for value in values]
+
+    def _prove(
+        self, reader: Reader, part: Slice, slot: datetime, reading: Mapping[str, Any], verdict: Judged | None
+    ) -> dict[str, Any]:
+        return evidence.gather(
+            reader,
+            self.check,
+            reading,
+            slot - timedelta(seconds=self.check.window_seconds),
+            slot,
+            log=self._meter.kinds[0],
+            row_hash=self._meter.row.hash if self._meter.row else None,
+            worse=self._meter.worse,
+            part=part,
+            verdict=verdict,
+            look=lambda: self._meter.look(reader, slot, self._features()),
+        )
 
     def _count(self, readings: Sequence[dict[str, Any]]) -> None:
         name = self.check.name
@@ -151,180 +253,60 @@ class CheckRunner:
             self._metrics.verdicts.labels(self.check.model, name, row["outcome"]).inc()
             if row["outcome"] == Outcome.FAILED:
                 self._metrics.run_failures.labels(name, "detector").inc()
-                log.warning("a detector failed", check=name, slot=row["slot"].isoformat(), reason=row["reason"])
+                log.warning(
+                    "a detector failed", check=name, slice=row["slice"], slot=row["slot"].isoformat(), reason=row["reason"]
+                )
 
     def _features(self) -> Any:
         return self._store.feature_columns(self.check.model)
 
-    def _reading_row(self, slot: datetime, revision: int, row: dict[str, Any], seconds: float) -> dict[str, Any]:
-        return {
-            **self._key(slot, revision),
-            **row,
-            "window_start": slot - timedelta(seconds=self.check.window_seconds),
-            "window_end": slot,
-            "detector": self._meter.detector_name,
-            "detector_version": self._meter.detector_version,
-            "settings_hash": self._meter.settings_hash,
-            "metrics": orjson.dumps(row["metrics"]).decode(),
-            "parts": orjson.dumps(row["parts"]).decode(),
-            "duration_seconds": seconds,
-        }
-
-    def _key(self, slot: datetime, revision: int) -> dict[str, Any]:
-        return {"check_name": self.check.name, "slice": ALL, "slot": slot, "revision": revision}
-
-    def _changed_incidents(self, reader: Reader, since: datetime) -> list[dict[str, Any]]:
-        """Incidents that opened, grew, were resolved, or that a restated reading took back."""
-        now = {i.opened: i for i in self._history.incidents(since)}
-        rows = []
-        for opened, incident in now.items():
-            known = self._incidents.get(opened)
-            # While it is open only its peak is news; how long it lasts is in the verdicts.
-            word = (incident.resolved, incident.peak)
-            if known is None:
-                start = opened - timedelta(seconds=self.check.window_seconds)
-                proof = evidence.gather(
-                    reader,
-                    self.check,
-                    self._reading(reader, opened),
-                    start,
-                    opened,
-                    log=self._meter.kinds[0],
-                    row_hash=self._meter.row.hash if self._meter.row else None,
-                    worse=self._meter.worse,
-                )
-                rows.append(self._incident_row(incident, 1, word, proof))
-            elif known[1] != word:
-                rows.append(self._incident_row(incident, known[0] + 1, word, known[2]))
-        for opened, known in list(self._incidents.items()):
-            if opened >= since and opened not in now and known[1] != ("withdrawn",):
-                gone = Incident(opened, opened, None, 0.0)
-                rows.append(self._incident_row(gone, known[0] + 1, ("withdrawn",), known[2]))
-        return rows
-
-    def _incident_row(self, incident: Incident, revision: int, word: tuple[Any, ...], proof: dict[str, Any]) -> dict[str, Any]:
-        self._incidents[incident.opened] = (revision, word, proof)
-        state = "withdrawn" if word == ("withdrawn",) else "resolved" if incident.resolved else "open"
-        if revision == 1 or state != "open":
-            log.info("incident", check=self.check.name, state=state, opened=incident.opened.isoformat())
-        return {
-            "incident_id": incident.id(self.check.name, ALL),
-            "revision": revision,
-            "check_name": self.check.name,
-            "slice": ALL,
-            "state": state,
-            "severity": self.check.severity,
-            "opened_slot": incident.opened,
-            "last_slot": incident.last,
-            "resolved_slot": incident.resolved,
-            "peak": incident.peak,
-            "evidence": orjson.dumps(proof, default=str).decode(),
-        }
-
-    def _keep(
-        self,
-        transaction: Transaction,
-        slots: Sequence[datetime],
-        readings: Sequence[dict[str, Any]],
-        verdicts: Sequence[Judged],
-        incidents: Sequence[dict[str, Any]],
-    ) -> None:
-        model = self.check.model
-        judged = [
-            {
-                **self._key(v.slot, v.revision),
-                "outcome": v.outcome.value,
-                "beyond": v.beyond,
-                "firing": v.firing,
-                "judged": self._history.judged_number(v),
-                "lower": self.check.threshold.lower,
-                "upper": self.check.threshold.upper,
-                "severity": self.check.severity,
+    def _keep(self, transaction: Transaction, slots: Sequence[datetime], news: Rows, fresh: Sequence[tuple[str, str]]) -> None:
+        _append(transaction, self.check.model, news)
+        if fresh:
+            first = transaction.query("SELECT count(*) AS n FROM check_slices WHERE check_name = ?", [self._agenda.key])[0]["n"]
+            columns: dict[str, Sequence[Any]] = {
+                "check_name": [self._agenda.key] * len(fresh),
+                "field": [field for field, _ in fresh],
+                "value": [value for _, value in fresh],
+                "place": list(range(first, first + len(fresh))),
+                "added_at": [transaction.now] * len(fresh),
             }
-            for v in verdicts
-        ]
-        for kind, rows in (("readings", readings), ("verdicts", judged), ("incidents", incidents)):
-            if rows:
-                columns = {name: [row[name] for row in rows] for name in rows[0]}
-                transaction.append(kind, model, {**columns, "received_at": transaction.now})
-        marks = ", ".join("?" * len(slots))
-        transaction.execute(f"DELETE FROM check_slots WHERE check_name = ? AND slot IN ({marks})", [self._agenda.key, *slots])
+            transaction.insert("check_slices", columns)
+        if slots:
+            marks = ", ".join("?" * len(slots))
+            transaction.execute(f"DELETE FROM check_slots WHERE check_name = ? AND slot IN ({marks})", [self._agenda.key, *slots])
 
     # --- what is known ---
 
     def show(self) -> None:
-        """Put the latest verdict on the board; nothing where there is none yet."""
-        latest = self._history.latest
-        if latest is None or latest.slot not in self._readings:
-            return
-        reading = self._readings[latest.slot][1]
-        check = self.check
-        self._board.put(
-            Standing(
-                model=check.model,
-                check=check.name,
-                slice=ALL,
-                detector=self._meter.detector_name,
-                severity=check.severity,
-                slot=latest.slot,
-                firing=latest.firing,
-                value=reading["value"],
-                interval=(reading["lower"], reading["upper"]),
-                bounds=(check.threshold.lower, check.threshold.upper),
-                n_current=reading["n_current"],
-                n_reference=reading["n_reference"],
-                metrics=reading["metrics"],
-                parts=parts_from(reading["parts"]),
-                open_incidents=sum(1 for _, word, _ in self._incidents.values() if word[0] is None),
-            )
-        )
-
-    def _fetch(self, reader: Reader, slots: Sequence[datetime]) -> None:
-        """Have what is stored of these slots, and of those before them that matter, in memory."""
-        first, history = min(slots), self._history
-        if not history.reaches(first):
-            kept, base = history.first, history.base
-            before = kept if kept is not None else base.slot and base.slot + MICROSECOND
-            history.put_back(
-                self._past.verdicts(reader, before, lambda found: history.determines([v for v in found if v.slot < first])), first
-            )
-            since = history.base.opened or first
-            self._incidents |= self._past.incidents(reader, since, kept)
-        known = [slot for slot in slots if slot in history and slot not in self._readings]
-        self._readings |= self._past.readings(reader, known)
-
-    def _reading(self, reader: Reader, slot: datetime) -> dict[str, Any]:
-        if slot not in self._readings:
-            self._readings |= self._past.readings(reader, [slot])
-        return self._readings[slot][1]
-
-    def _forget(self) -> None:
-        """What can be fetched again need not stay."""
-        if len(self._history) > self._most_kept:
-            self._history.drop(len(self._history) - self._kept)
-            opened = self._history.base.opened
-            first = self._history.first
-            self._incidents = {o: i for o, i in self._incidents.items() if first is None or o >= first or o == opened}
-        latest = self._history.latest
-        self._readings = {slot: r for slot, r in self._readings.items() if latest is not None and slot == latest.slot}
+        """Put the latest verdicts on the board; nothing where there is none yet."""
+        for one in self._tracks.values():
+            if (standing := one.standing(self._meter.detector_name)) is not None:
+                self._board.put(standing)
 
     def _restore(self) -> None:
-        """The latest readings, verdicts and incidents as stored, so that a restart goes on where the last run stopped."""
-        history = History(self.check.threshold, breaches=self.check.breaches, clear=self.check.clear)
-        self._history = history
-        self._incidents, self._readings = {}, {}
+        """Slices, and of each what is stored, so that a restart goes on where the last run stopped."""
+        self._slices = Slices(self.check.slices)
+        self._tracks, self._unlearned = {}, set()
         with self._store.read() as reader:
-            history.restore(
-                self._past.verdicts(
-                    reader, None, lambda found: history.determines(found[: -self._kept]), slots=self._kept + FIRST_LOOK
-                )
-            )
-            history.drop(max(0, len(history) - self._kept))
-            if history.latest is not None and history.first is not None:
-                self._readings = self._past.readings(reader, [history.latest.slot])
-                self._incidents = self._past.incidents(reader, history.base.opened or history.first)
+            for row in reader.query(
+                "SELECT field, value FROM check_slices WHERE check_name = ? ORDER BY place", [self._agenda.key]
+            ):
+                self._slices.know(row["field"], [row["value"]])
+            self._open(reader)
         self._unsure = False
         self.show()
+
+    def _open(self, reader: Reader) -> None:
+        """A track for each slice that has none."""
+        for part in self._slices.all():
+            if part.name in self._tracks and self._tracks[part.name].part == part:
+                continue
+            one = Track(self.check, part, Judge(self.check, self._alpha, self._meter.worse), kept=self._kept)
+            one.restore(reader)
+            self._tracks[part.name] = one
+            if self._baseline.span is not None and not one.learned(reader, self._baseline.definition(part)):
+                self._unlearned.add(part.name)
 
 
 def build(
@@ -343,18 +325,19 @@ def build(
     """A runner for each check, or for `only` those, by name."""
     common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
+    rates = alphas(config)
+    for line in warnings(config):
+        log.warning("a threshold may not be what was asked for", problem=line)
     make = maker({m.name: m.task for m in config.models}, config.checks)
     return {
-        c.name: CheckRunner(c, models[c.model], store, references, worker, make, **common)
+        c.name: CheckRunner(c, models[c.model], store, references, worker, make, alpha=rates.get(c.name), **common)
         for c in config.checks
         if only is None or c.name in only
     }
 
 
-def _interval(measured: Measured) -> tuple[float | None, float | None]:
-    reading = measured.reading
-    if reading is None:
-        return None, None
-    low = reading.value if reading.lower is None else reading.lower
-    high = reading.value if reading.upper is None else reading.upper
-    return low, high
+def _append(transaction: Transaction, model: str, news: Rows) -> None:
+    for kind, rows in news.items():
+        if rows:
+            columns = {name: [row[name] for row in rows] for name in rows[0]}
+            transaction.append(kind, model, {**columns, "received_at": transaction.now})

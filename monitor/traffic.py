@@ -12,6 +12,7 @@ from detectors.contract import ColumnKind, WindowDetector
 from monitor import answers, windows
 from monitor.config import Check
 from monitor.reader import Reader
+from monitor.slices import Slices
 from monitor.windows import TableWindow
 
 
@@ -20,6 +21,11 @@ class Traffic(Protocol):
 
     @property
     def model(self) -> str: ...
+
+    @property
+    def added(self) -> frozenset[str]:
+        """Columns that are only there to tell the slices of the check apart; no detector sees them."""
+        ...
 
     @property
     def identity(self) -> list[str]:
@@ -53,13 +59,23 @@ class Traffic(Protocol):
         ...
 
 
-class Predictions:
-    """Of a classical model. `columns`: detector's name -> name of the feature or field that stands for it."""
+SENT = frozenset({"model_version"})
+"""Fields of a prediction, beside its features, that slices can be told by; others are `attributes.KEY`."""
 
-    def __init__(self, model: str, inputs: frozenset[str], columns: Mapping[str, str]) -> None:
+
+class Predictions:
+    """Of a classical model. `columns`: detector's name -> name of the feature or field that stands for it; `fields` tell its
+    slices apart."""
+
+    def __init__(
+        self, model: str, inputs: frozenset[str], columns: Mapping[str, str], fields: frozenset[str] = frozenset()
+    ) -> None:
         self.model = model
         self._columns = {name: other for name, other in columns.items() if name in inputs}
-        self._inputs = frozenset(self._columns.get(name, name) for name in inputs)
+        own = frozenset(self._columns.get(name, name) for name in inputs)
+        self._inputs = own | fields
+        # What is a feature is one of the detector's, where it reads them all.
+        self.added = frozenset(f for f in fields - own if "features" not in own or f in SENT or f.startswith("attributes."))
 
     @property
     def identity(self) -> list[str]:
@@ -78,7 +94,7 @@ class Predictions:
         return windows.predictions(reader, self.model, start, end, features, self._inputs).renamed(self._columns)
 
     def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
-        return windows.from_file(reader, path, features).renamed(self._columns)
+        return windows.from_file(reader, path, features, self.added).renamed(self._columns)
 
 
 Make = Callable[[Check, WindowDetector], Traffic]
@@ -93,11 +109,12 @@ def maker(tasks: Mapping[str, str], checks: Iterable[Check]) -> Make:
         Raises:
             ValueError: the detector reads what rows of this model do not have.
         """
+        fields = Slices(check.slices).fields
         if tasks.get(check.model) != "llm":
-            return Predictions(check.model, detector.inputs, check.columns)
+            return Predictions(check.model, detector.inputs, check.columns, fields)
         every_call = bool(getattr(detector, "every_call", False))
         found = answers.scored(every, check.model)
-        return answers.Answers(check.model, detector.inputs, check.columns, found, every_call=every_call)
+        return answers.Answers(check.model, detector.inputs, check.columns, found, every_call=every_call, fields=fields)
 
     return make
 

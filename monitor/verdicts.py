@@ -15,7 +15,53 @@ from datetime import datetime
 from itertools import islice
 
 from detectors.contract import Outcome
-from monitor.config import Threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """By what one reading is judged: a threshold that is resolved, so that nothing else has to be known of it.
+
+    Beyond is what lies outside [lower, upper]; where `inclusive`, what lies on a bound as well. It fires when `needed` of `of`
+    windows are beyond: of this one and those before it, every `stride`-th, so that no two of them share a row.
+    """
+
+    lower: float | None = None
+    upper: float | None = None
+    margin: float = 0.0
+    inclusive: bool = False
+    needed: int = 1
+    of: int = 1
+    stride: int = 1
+
+    @property
+    def reach(self) -> int:
+        """How many windows, this one included, it looks at."""
+        return (self.of - 1) * self.stride + 1
+
+    def beyond(self, low: float, high: float, firing: bool) -> bool:
+        """The whole interval must be outside to fire; once firing, it must be back inside by the margin."""
+        margin = self.margin if firing else 0.0
+        above = self.upper is not None and (low > self.upper - margin or (self.inclusive and low == self.upper - margin))
+        below = self.lower is not None and (high < self.lower + margin or (self.inclusive and high == self.lower + margin))
+        return above or below
+
+    def reached(self, recent: int) -> bool:
+        """Whether enough windows are beyond. `recent` has a bit for each, the lowest for the latest."""
+        return sum(recent >> n * self.stride & 1 for n in range(self.of)) >= self.needed
+
+    def judged(self, low: float, high: float) -> float:
+        """The end of the interval that has to be beyond before anybody is woken."""
+        if self.upper is None:
+            return high
+        if self.lower is None:
+            return low
+        return low if low - self.upper >= self.lower - high else high
+
+    def worst(self, numbers: Sequence[float]) -> float:
+        """The number furthest beyond its bound."""
+        above = math.inf if self.upper is None else self.upper
+        below = -math.inf if self.lower is None else self.lower
+        return max(numbers, key=lambda n: max(n - above, below - n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +72,24 @@ class Judged:
     outcome: Outcome
     low: float | None = None  # the reading's interval, or its value twice
     high: float | None = None
+    bounds: Bounds | None = None  # None where there is no threshold to judge it by
+    note: str | None = None  # why there is none, or not the one that was asked for
     beyond: bool | None = None
     firing: bool = False
-    bad: int = 0  # windows in a row beyond the threshold, as far as they count
-    good: int = 0  # windows in a row back inside, likewise
+    recent: int = 0  # which of the last windows that could be judged were beyond, the lowest bit the latest
+    good: int = 0  # windows in a row back inside, as far as they count
     revision: int = 0
 
     @property
     def same_word(self) -> tuple[object, ...]:
-        return (self.outcome, self.low, self.high, self.beyond, self.firing)
+        return (self.outcome, self.low, self.high, self.bounds, self.note, self.beyond, self.firing)
+
+    @property
+    def number(self) -> float | None:
+        """What was compared with the threshold; None where nothing was."""
+        if self.low is None or self.high is None or self.bounds is None:
+            return None
+        return self.bounds.judged(self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +113,7 @@ class Base:
 
     slot: datetime | None = None  # the last of them
     firing: bool = False
-    bad: int = 0
+    recent: int = 0
     good: int = 0
     opened: datetime | None = None  # of the incident that goes on there
     last: datetime | None = None
@@ -69,10 +124,10 @@ class History:
     """A check's verdicts on one slice, by slot, and the rule that leads from one to the next. Old ones may be dropped, and
     put back when one of them is restated."""
 
-    def __init__(self, threshold: Threshold, *, breaches: int, clear: int) -> None:
-        self._threshold = threshold
-        self._breaches = breaches
+    def __init__(self, *, clear: int = 1, reach: int = 1) -> None:
+        """`clear` windows in a row back inside resolve. `reach`: at most so many windows matter to any `Bounds` given here."""
         self._clear = clear
+        self._reach = reach
         self._slots: list[datetime] = []
         self._verdicts: dict[datetime, Judged] = {}
         self._base = Base()
@@ -97,7 +152,7 @@ class History:
 
     def determines(self, verdicts: Sequence[Judged]) -> bool:
         """Whether what follows on these does not depend on what was before them."""
-        needed = max(self._breaches, self._clear)
+        needed = max(self._reach, self._clear)
         judged = sum(1 for v in islice(reversed(verdicts), 50 * needed) if v.beyond is not None)
         return judged >= needed and not all(v.firing for v in verdicts)
 
@@ -108,13 +163,13 @@ class History:
         for slot in self._slots[:before]:
             verdict = self._verdicts.pop(slot)
             if verdict.firing:
-                number = self.judged_number(verdict)
+                number, bounds = verdict.number, verdict.bounds
                 opened, last = opened or slot, slot
-                worst = [self._peak([*worst, number])] if number is not None else worst
+                worst = [bounds.worst([*worst, number])] if number is not None and bounds is not None else worst
             else:
                 opened, last, worst = None, None, []
             peak = worst[0] if worst else None
-            base = Base(slot, verdict.firing, verdict.bad, verdict.good, opened, last, peak)
+            base = Base(slot, verdict.firing, verdict.recent, verdict.good, opened, last, peak)
         self._base = base
         del self._slots[:before]
 
@@ -132,20 +187,29 @@ class History:
         """Stored verdicts, in slot order. The counts of windows in a row follow from them."""
         for verdict in verdicts:
             previous = self._verdicts[self._slots[-1]] if self._slots else self._base
-            bad, good = self._streaks(previous, verdict.beyond)
+            recent, good = self._streaks(previous, verdict.beyond)
             self._slots.append(verdict.slot)
-            self._verdicts[verdict.slot] = replace(verdict, bad=bad, good=good)
+            self._verdicts[verdict.slot] = replace(verdict, recent=recent, good=good)
 
-    def put(self, slot: datetime, outcome: Outcome, low: float | None, high: float | None) -> list[Judged]:
+    def put(
+        self,
+        slot: datetime,
+        outcome: Outcome,
+        low: float | None,
+        high: float | None,
+        bounds: Bounds | None,
+        note: str | None = None,
+    ) -> list[Judged]:
         """Take a reading, new or restated, and return each verdict that is new or changed by it, in slot order.
 
-        `low` and `high` are the ends of the reading's interval, both the value where it has none.
+        `low` and `high` are the ends of the reading's interval, both the value where it has none. The others keep the bounds by
+        which they were judged.
         """
         known = self._verdicts.get(slot)
         if known is None:
             insort(self._slots, slot)
         revision = known.revision if known else 0
-        self._verdicts[slot] = Judged(slot, outcome, low, high, revision=revision)
+        self._verdicts[slot] = Judged(slot, outcome, low, high, bounds, note, revision=revision)
         changed = []
         start = bisect_left(self._slots, slot)
         for position in range(start, len(self._slots)):
@@ -156,25 +220,17 @@ class History:
             if before is None or after.same_word != before.same_word:
                 after = replace(after, revision=after.revision + 1)
                 changed.append(after)
-            elif at != slot and (after.bad, after.good) == (before.bad, before.good):
+            elif at != slot and (after.recent, after.good) == (before.recent, before.good):
                 break  # from here on nothing can differ
             self._verdicts[at] = after
         return changed
 
+    def at(self, slot: datetime) -> Judged | None:
+        return self._verdicts.get(slot)
+
     @property
     def latest(self) -> Judged | None:
         return self._verdicts[self._slots[-1]] if self._slots else None
-
-    def judged_number(self, verdict: Judged) -> float | None:
-        """The end of the interval that has to be beyond the threshold before anybody is woken."""
-        if verdict.low is None or verdict.high is None:
-            return None
-        if self._threshold.upper is None:
-            return verdict.high
-        if self._threshold.lower is None:
-            return verdict.low
-        above, below = verdict.low - self._threshold.upper, self._threshold.lower - verdict.high
-        return verdict.low if above >= below else verdict.high
 
     def incidents(self, since: datetime | None = None) -> Iterator[Incident]:
         """Runs of firing slots, oldest first; with `since`, those that reach to it or beyond."""
@@ -185,41 +241,28 @@ class History:
             if verdict.firing:
                 opened = opened or slot
                 last = slot
-                number = self.judged_number(verdict)
-                worst += [number] if number is not None else []
+                if verdict.bounds is not None and verdict.number is not None:
+                    worst = [verdict.bounds.worst([*worst, verdict.number])]
             elif opened is not None and last is not None:
                 if since is None or slot >= since:
-                    yield Incident(opened, last, slot, self._peak(worst))
+                    yield Incident(opened, last, slot, worst[0])
                 opened, last, worst = None, None, []
         if opened is not None and last is not None:
-            yield Incident(opened, last, None, self._peak(worst))
+            yield Incident(opened, last, None, worst[0])
 
     def _judge(self, previous: Judged | Base, verdict: Judged) -> Judged:
-        firing = previous.firing
-        beyond = self._beyond(verdict, firing)
-        bad, good = self._streaks(previous, beyond)
-        if beyond is not None:
+        firing, beyond, bounds = previous.firing, None, verdict.bounds
+        if verdict.outcome is Outcome.OK and verdict.low is not None and verdict.high is not None and bounds is not None:
+            beyond = bounds.beyond(verdict.low, verdict.high, firing)
+        recent, good = self._streaks(previous, beyond)
+        if beyond is not None and bounds is not None:
             # Only a window that could be judged opens or closes anything.
-            firing = good < self._clear if firing else bad >= self._breaches
-        return replace(verdict, beyond=beyond, firing=firing, bad=bad, good=good)
+            firing = good < self._clear if firing else beyond and bounds.reached(recent)
+        return replace(verdict, beyond=beyond, firing=firing, recent=recent, good=good)
 
     def _streaks(self, previous: Judged | Base, beyond: bool | None) -> tuple[int, int]:
         """Counted no further than it matters, so that a restated reading changes few of those after it."""
         if beyond is None:
-            return previous.bad, previous.good
-        return (min(previous.bad + 1, self._breaches), 0) if beyond else (0, min(previous.good + 1, self._clear))
-
-    def _beyond(self, verdict: Judged, firing: bool) -> bool | None:
-        """The whole interval must be outside to fire; once firing, it must be back inside by the margin."""
-        if verdict.outcome is not Outcome.OK or verdict.low is None or verdict.high is None:
-            return None
-        margin = self._threshold.margin if firing else 0.0
-        upper, lower = self._threshold.upper, self._threshold.lower
-        return (upper is not None and verdict.low > upper - margin) or (lower is not None and verdict.high < lower + margin)
-
-    def _peak(self, numbers: Sequence[float]) -> float:
-        """The number furthest beyond its bound."""
-        upper, lower = self._threshold.upper, self._threshold.lower
-        above = math.inf if upper is None else upper
-        below = -math.inf if lower is None else lower
-        return max(numbers, key=lambda n: max(n - above, below - n))
+            return previous.recent, previous.good
+        recent = (previous.recent << 1 | beyond) & (1 << self._reach) - 1
+        return recent, 0 if beyond else min(previous.good + 1, self._clear)

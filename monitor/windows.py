@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -85,6 +85,28 @@ class TableWindow:
                 table = table.append_column(name, table[other])
         return TableWindow(table, self.features) if table is not self.table else self
 
+    def rows_where(self, mask: pa.ChunkedArray) -> TableWindow:
+        return TableWindow(self.table.filter(mask), self.features)
+
+    def without(self, columns: Collection[str]) -> TableWindow:
+        """Less these columns, where they are there."""
+        found = [name for name in columns if name in self.table.column_names]
+        if not found:
+            return self
+        # Arrow counts the rows of a table by its columns.
+        if len(found) == len(self.table.column_names):
+            found = found[1:]
+        return TableWindow(self.table.drop_columns(found), {f: k for f, k in self.features.items() if f not in columns})
+
+    def followed_by(self, other: TableWindow) -> TableWindow:
+        """The rows of both, in this order. A column of numbers here and of text there becomes text."""
+        tables = [self.table, other.table]
+        for name in set(self.table.column_names) & set(other.table.column_names):
+            types = {table[name].type for table in tables if not pa.types.is_null(table[name].type)}
+            if len(types) > 1:
+                tables = [t.set_column(t.column_names.index(name), name, t[name].cast(pa.string())) for t in tables]
+        return TableWindow(pa.concat_tables(tables, promote_options="default"), {**self.features, **other.features})
+
     def frame(self) -> Frame:
         """A copy without Arrow, to send to another process."""
         columns: dict[str, Any] = {}
@@ -102,8 +124,8 @@ class TableWindow:
 def predictions(
     reader: Reader, model: str, start: datetime, end: datetime, features: Mapping[str, ColumnKind], inputs: frozenset[str]
 ) -> TableWindow:
-    """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label, and
-    probabilities as the JSON they came in."""
+    """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label,
+    probabilities as the JSON they came in, model_version, and attributes.KEY, which is a field that was sent with them."""
     judged = "prediction" in inputs or "label" in inputs
     # A column of that name is then the model's own word, whatever a feature is called.
     wanted = ("features" in inputs or f in inputs or f.rpartition(".")[0] in inputs for f in features)  # vector.0, vector.1 ...
@@ -113,6 +135,7 @@ def predictions(
         columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]
     if "probabilities" in inputs:
         columns.append("json_extract(p.extra, '$.probabilities')::VARCHAR AS probabilities")
+    columns += [f"{expression} AS {quote(name)}" for name in sorted(inputs - chosen.keys()) if (expression := _sent(name))]
     joined = ""
     if "label" in inputs:
         columns.append("l.label AS label")
@@ -132,6 +155,21 @@ def predictions(
     return TableWindow(_numbers_where_possible(table), chosen)
 
 
+def _sent(name: str) -> str | None:
+    """SQL of a field of a prediction that is no feature, as text."""
+    if name == "model_version":
+        return "p.model_version"
+    what, _, key = name.partition(".")
+    if what != "attributes" or not key:
+        return None
+    return f"coalesce({', '.join(f'json_extract_string(p.extra, {literal(path)})' for path in _paths(key))})"
+
+
+def _paths(key: str) -> tuple[str, str]:
+    """Of a field, and of a feature that has no column."""
+    return f"$.{quote(key)}", f"$.features.{quote(key)}"
+
+
 def _label_places(reader: Reader, model: str, start: datetime, end: datetime) -> Places | None:
     """Where the labels of the window's predictions lie: of an old window in few of the many segments that came since."""
     hashes = reader.table(
@@ -142,16 +180,16 @@ def _label_places(reader: Reader, model: str, start: datetime, end: datetime) ->
     return None if len(hashes) > LOOKED_UP else reader.places("records", "labels", model, hashes.to_numpy())
 
 
-def from_file(reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
+def from_file(reader: Reader, path: Path, features: Mapping[str, ColumnKind], also: Collection[str] = frozenset()) -> TableWindow:
     """A reference the user brought: Parquet or CSV whose columns are named as the features and fields are. Others, like its
-    ids and times, are no business of a detector's."""
+    ids and times, are no business of a detector's, but for those of `also`."""
     read = "read_parquet" if path.suffix == ".parquet" else "read_csv"
     table = reader.table(f"SELECT * FROM {read}({literal(str(path))})")
     chosen = {f: k for f, k in features.items() if f in table.column_names}
     casts = [
         (name, column.cast(pa.string()) if chosen.get(name) == "category" and not pa.types.is_string(column.type) else column)
         for name, column in zip(table.column_names, table.columns, strict=True)
-        if name in chosen or name in LABELLED
+        if name in chosen or name in LABELLED or name in also
     ]
     return TableWindow(pa.table(dict(casts)), chosen)
 

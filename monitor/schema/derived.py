@@ -146,14 +146,44 @@ revision INTEGER 1, or higher when restated
 outcome VARCHAR outcome of the reading
 beyond BOOLEAN beyond the threshold; null unless ok
 firing BOOLEAN the check fires from this slot on
-judged DOUBLE the number that was compared: the value, or its bound
-lower DOUBLE lower threshold in force
+judged DOUBLE the number that was compared: the value, its bound, or the p-value of a calibrated check
+lower DOUBLE lower threshold in force; of a calibrated check the level its p-value must not reach
 upper DOUBLE upper threshold in force
 severity VARCHAR severity in force
 received_at TIMESTAMPTZ when it was judged
+needed INTEGER windows beyond the threshold it takes to fire
+of_windows INTEGER of so many
+note VARCHAR why there is no threshold, or not the one that was asked for; null otherwise
 """
         ),
         "slot",
+    ),
+    Table(
+        "thresholds",
+        "What a check learned of its baseline. The latest row of a check, slice and definition counts.",
+        columns(
+            HEAD
+            + """
+check_name VARCHAR the check
+slice VARCHAR the slice
+definition VARCHAR hash over what is learned from: detector, settings, window, reference, baseline, kind of threshold
+threshold_kind VARCHAR quantile, std or calibrated
+reason VARCHAR why they are too few; null where they are enough, and frozen
+baseline_start TIMESTAMPTZ first instant of the baseline
+baseline_end TIMESTAMPTZ first instant after it
+windows INTEGER windows with a reading
+numbers VARCHAR JSON list of what was read of them, in the order of time
+p_numbers VARCHAR JSON list of their p-values, where the detector gives any
+numbers_hash VARCHAR hash of both
+floor DOUBLE the least p-value there could be, where there are p-values
+lower DOUBLE lower threshold that follows
+upper DOUBLE upper threshold that follows
+achieved DOUBLE share of the windows that would have fired
+achieved_lower DOUBLE lower end of its 95 % interval
+achieved_upper DOUBLE upper end of it
+received_at TIMESTAMPTZ when it was learned
+"""
+        ),
     ),
     Table(
         "incidents",

@@ -21,12 +21,16 @@ PARTITIONS = """CREATE TABLE IF NOT EXISTS partitions (consumer VARCHAR, topic V
 HALVES = """CREATE TABLE IF NOT EXISTS halves (event VARCHAR, half VARCHAR, model VARCHAR, payload VARCHAR,
     received_at TIMESTAMPTZ)"""
 
+CHECK_SLICES = """CREATE TABLE IF NOT EXISTS check_slices (check_name VARCHAR, field VARCHAR, "value" VARCHAR,
+    place INTEGER, added_at TIMESTAMPTZ)"""
+
 STATE_DDL = f"""{MANIFEST_HISTORY};
 {TRACES};
 {SEEN};
 {DROPS};
 {PARTITIONS};
 {HALVES};
+{CHECK_SLICES};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
@@ -48,7 +52,8 @@ only its reference has changed. `manifest` names the segments there are; a row m
 replaces its segment, whose file stays until `deleted_at`. `level` is minute, hour or day; `quarantined` says what is wrong
 with a segment that nobody reads for that. `drops` is the files of folders: rows
 taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
-the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round."""
+the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round.
+`check_slices` is the values of a field that have become slices of a check, in the order of `place`."""
 
 
 def _added(kind: str, *columns: str) -> list[str]:
@@ -80,6 +85,9 @@ MIGRATIONS: dict[int, str] = {
             DROPS,
             PARTITIONS,
             HALVES,
+            CHECK_SLICES,
+            create_table("thresholds"),
+            *_added("verdicts", "needed", "of_windows", "note"),
         ]
     ),
 }  # fmt: skip

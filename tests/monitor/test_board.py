@@ -66,6 +66,7 @@ def test_a_standing_shows_all_that_is_known_and_nothing_else(board: Board) -> No
         f"modelwatch_window_end_timestamp_seconds{{{labels}}}": NOON.timestamp(),
         'modelwatch_feature_reading{check="drift",feature="rooms",model="houses",slice="all"}': 0.4,
         'modelwatch_incidents_open{check="drift",model="houses"}': 1.0,
+        'modelwatch_slices{check="drift",model="houses"}': 1.0,
         'modelwatch_quality_error{check="drift",metric="mae",model="houses",slice="all"}': 2.0,
         'modelwatch_quality_ratio{check="drift",metric="f1",model="houses",slice="all"}': 0.5,
         f"modelwatch_quality_label_coverage_ratio{{{labels}}}": 0.75,

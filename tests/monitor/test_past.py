@@ -18,14 +18,12 @@ from hypothesis import strategies as st
 from detectors.contract import Outcome
 from monitor import runner
 from monitor.child import Child
-from monitor.config import Threshold
 from monitor.references import References
 from monitor.runner import KEPT
 from monitor.transaction import Transaction
-from monitor.verdicts import History
 from tests.monitor.support import LATEST, NOON, World, check, prediction
 from tests.monitor.test_runner import CHECKS, in_one_go, outcome, send, settle, story
-from tests.monitor.test_verdicts import slot
+from tests.monitor.test_verdicts import Told, history, slot
 
 FIVE_MINUTES = timedelta(minutes=5)
 YEAR = 105_120
@@ -34,16 +32,15 @@ assert in_one_go  # a fixture
 NUMBERS = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 2.0, 4.0])), min_size=1, max_size=25)
 
 
-def judged(one: History, n: int, value: float | None) -> None:
-    one.put(slot(n), Outcome.OK if value is not None else Outcome.NOT_ENOUGH_DATA, value, value)
+def judged(one: Told, n: int, value: float | None) -> None:
+    one.take(slot(n), Outcome.OK if value is not None else Outcome.NOT_ENOUGH_DATA, value, value)
 
 
 @given(NUMBERS, st.integers(1, 3), st.integers(1, 3), st.integers(0, 25), st.data())
 def test_a_history_without_its_oldest_slots_goes_on_as_the_whole_one(
     values: Sequence[float | None], breaches: int, clear: int, dropped: int, data: st.DataObject
 ) -> None:
-    threshold = Threshold(upper=3, margin=2)
-    whole, cut = (History(threshold, breaches=breaches, clear=clear) for _ in range(2))
+    whole, cut = (history({"upper": 3, "margin": 2}, breaches, clear) for _ in range(2))
     for n, value in enumerate(values):
         judged(whole, n, value)
         judged(cut, n, value)
@@ -67,7 +64,7 @@ def test_a_history_without_its_oldest_slots_goes_on_as_the_whole_one(
     assert [i for i in cut.incidents(since) if i.last > since] == [i for i in whole.incidents(since) if i.last > since]
 
 
-def whole_value(one: History, n: int) -> float | None:
+def whole_value(one: Told, n: int) -> float | None:
     return one._verdicts[slot(n)].low
 
 
@@ -96,7 +93,11 @@ def test_who_remembers_next_to_nothing_comes_to_the_same(
         world.clock.move(31)
         world.score()
         world.look()
-        assert all(len(one._history) <= 6 and len(one._readings) <= 1 for one in world.runners.values())
+        assert all(
+            len(one.history) <= 6 and len(one.readings) <= 1
+            for runner in world.runners.values()
+            for one in runner.tracks.values()
+        )
         if n % 3 == 2:
             world.seal()
             world.restart()
@@ -141,8 +142,8 @@ def test_a_year_of_slots_is_restored_in_little_time_and_memory(make_world: Calla
         took, (_, peak) = time.monotonic() - started, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    one = world.runners["mean"]
-    assert (len(one._history), len(one._readings)) == (KEPT, 1)
+    one = world.runners["mean"].tracks["all"]
+    assert (len(one.history), len(one.readings)) == (KEPT, 1)
     standing = world.board.get("mean")
     assert standing is not None
     assert (standing.slot, standing.value) == (last, 1.0)
@@ -186,7 +187,7 @@ def test_an_incident_that_has_been_open_for_long_stays_one(make_world: Callable[
         if restart:
             world.restart()
         world.runners = forgetful(world)
-        assert world.runners["mean"]._history.base.opened == opened
+        assert world.runners["mean"].tracks["all"].history.base.opened == opened
         standing = world.board.get("mean")
         assert standing is not None
         assert standing.open_incidents == 1

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.contract import Outcome
-from monitor.config import Threshold
-from monitor.verdicts import History, Incident
+from monitor.verdicts import Bounds, History, Incident, Judged
 from tests.monitor.support import NOON
 
 HOUR = timedelta(hours=1)
@@ -24,15 +23,26 @@ def slot(n: int) -> datetime:
     return NOON + n * HOUR
 
 
-def history(threshold: dict[str, float], breaches: int = 1, clear: int = 1) -> History:
-    return History(Threshold.model_validate(threshold), breaches=breaches, clear=clear)
+class Told(History):
+    """A history whose readings are all judged by the same bounds."""
+
+    def __init__(self, bounds: Bounds, clear: int) -> None:
+        super().__init__(clear=clear, reach=bounds.reach)
+        self.bounds = bounds
+
+    def take(self, at: datetime, outcome: Outcome, low: float | None, high: float | None) -> list[Judged]:
+        return self.put(at, outcome, low, high, self.bounds)
 
 
-def feed(one: History, values: Values, order: Sequence[int] | None = None) -> History:
+def history(threshold: dict[str, float], breaches: int = 1, clear: int = 1, **rule: Any) -> Told:
+    return Told(Bounds(**{"needed": breaches, "of": breaches, **threshold, **rule}), clear)
+
+
+def feed(one: Told, values: Values, order: Sequence[int] | None = None) -> Told:
     """None is a window that could not be read."""
     for n in order if order is not None else range(len(values)):
         value = values[n]
-        one.put(slot(n), Outcome.OK if value is not None else Outcome.NOT_ENOUGH_DATA, value, value)
+        one.take(slot(n), Outcome.OK if value is not None else Outcome.NOT_ENOUGH_DATA, value, value)
     return one
 
 
@@ -68,31 +78,31 @@ def test_a_check_fires_and_resolves_as_told(name: str) -> None:
 @pytest.mark.parametrize("outcome", (Outcome.NOT_ENOUGH_DATA, Outcome.NOT_EVALUABLE, Outcome.FAILED))
 def test_only_what_could_be_judged_opens_or_closes_anything(outcome: Outcome) -> None:
     one = history({"upper": 2})
-    one.put(slot(0), Outcome.OK, 3, 3)
-    (verdict,) = one.put(slot(1), outcome, None, None)
-    assert (verdict.firing, verdict.beyond, one.judged_number(verdict)) == (True, None, None)
+    one.take(slot(0), Outcome.OK, 3, 3)
+    (verdict,) = one.take(slot(1), outcome, None, None)
+    assert (verdict.firing, verdict.beyond, verdict.number) == (True, None, None)
 
 
 def test_the_whole_interval_has_to_be_beyond_before_anybody_is_woken() -> None:
     one = history({"lower": 1, "upper": 3})
-    judged = [one.put(slot(n), Outcome.OK, low, high)[0] for n, (low, high) in enumerate([(2, 5), (3.5, 5), (0, 2), (0, 0.5)])]
+    judged = [one.take(slot(n), Outcome.OK, low, high)[0] for n, (low, high) in enumerate([(2, 5), (3.5, 5), (0, 2), (0, 0.5)])]
     assert [v.beyond for v in judged] == [False, True, False, True]
-    assert [one.judged_number(v) for v in judged] == [2, 3.5, 2, 0.5]
+    assert [v.number for v in judged] == [2, 3.5, 2, 0.5]
 
 
 def test_a_verdict_that_did_not_change_is_not_said_again() -> None:
     one = feed(history({"upper": 2}), [1, 3, 3, 1])
-    assert one.put(slot(1), Outcome.OK, 3, 3) == []
-    changed = one.put(slot(1), Outcome.OK, 1, 1)
+    assert one.take(slot(1), Outcome.OK, 3, 3) == []
+    changed = one.take(slot(1), Outcome.OK, 1, 1)
     assert [(v.slot, v.firing, v.revision) for v in changed] == [(slot(1), False, 2)]
-    changed = one.put(slot(0), Outcome.OK, 9, 9)
+    changed = one.take(slot(0), Outcome.OK, 9, 9)
     assert [(v.slot, v.firing, v.revision) for v in changed] == [(slot(0), True, 2)]
 
 
 def test_a_restated_reading_changes_all_that_follows_from_it() -> None:
     one = feed(history({"upper": 2}, breaches=2), [1, 3, 3, 3, 1])
     assert firing(one) == [False, False, True, True, False]
-    changed = one.put(slot(2), Outcome.OK, 1, 1)
+    changed = one.take(slot(2), Outcome.OK, 1, 1)
     assert [v.slot for v in changed] == [slot(2), slot(3)]
     assert firing(one) == [False, False, False, False, False]
 
@@ -145,13 +155,13 @@ def test_a_restored_history_goes_on_as_the_one_that_was_stored(before: Values, a
     breaches, clear, margin = rules
     told = {"upper": 2.0, "margin": margin}
     whole = feed(history(told, breaches, clear), before)
-    stored = [replace(whole._verdicts[s], bad=0, good=0) for s in whole._slots]
+    stored = [replace(whole._verdicts[s], recent=0, good=0) for s in whole._slots]
     restored = history(told, breaches, clear)
     restored.restore(stored)
     for one in (whole, restored):
         for n, value in enumerate(after, len(before)):
-            one.put(slot(n), Outcome.OK if value is not None else Outcome.FAILED, value, value)
-        one.put(slot(restated % len(before)), Outcome.OK, 2.5, 2.5)
+            one.take(slot(n), Outcome.OK if value is not None else Outcome.FAILED, value, value)
+        one.take(slot(restated % len(before)), Outcome.OK, 2.5, 2.5)
     assert [restored._verdicts[s] for s in restored._slots] == [whole._verdicts[s] for s in whole._slots]
 
 
@@ -160,6 +170,6 @@ def test_what_is_said_to_have_changed_is_all_that_changed(values: Values, rules:
     breaches, clear, margin = rules
     one = feed(history({"upper": 2.0, "margin": margin}, breaches, clear), values)
     before = {s: one._verdicts[s].same_word for s in one._slots}
-    changed = one.put(slot(at), Outcome.OK if value is not None else Outcome.FAILED, value, value)
+    changed = one.take(slot(at), Outcome.OK if value is not None else Outcome.FAILED, value, value)
     after = {s: one._verdicts[s].same_word for s in one._slots}
     assert {v.slot for v in changed} == {s for s in after if after[s] != before.get(s)}
