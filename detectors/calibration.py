@@ -11,7 +11,6 @@ Nothing here draws from a clock or a global generator: equal references, sizes a
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from detectors.cells import Cells, Distance
 from detectors.contract import FloatArray, NotEnoughData
+from detectors.summary import Blocks, content_seed
 
 Rows = NDArray[np.int64]
 
@@ -240,15 +240,6 @@ def _block_rows(column: FloatArray) -> int | None:
     return found
 
 
-def content_seed(columns: Mapping[str, NDArray[Any]]) -> int:
-    """A number for the content of a reference's columns, whatever their order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(columns):
-        digest.update(f"{name}\0{len(columns[name])}\0".encode(errors="surrogatepass"))
-        digest.update(np.ascontiguousarray(columns[name], dtype=np.int64).tobytes())
-    return int.from_bytes(digest.digest(), "big") >> 1
-
-
 # --- columns -----------------------------------------------------------------------------------------------------------
 
 
@@ -262,13 +253,18 @@ class Column:
     codes: NDArray[np.integer[Any]] | None
     distance: Distance
     order: int
-    blocks: NDArray[np.int64] | None = None
+    of_blocks: Blocks | None = None
+
+    @property
+    def blocks(self) -> NDArray[np.int64] | None:
+        return None if self.of_blocks is None else self.of_blocks.counts
 
     @cached_property
     def seed(self) -> int:
-        content = self.codes if self.blocks is None else self.blocks
-        assert content is not None
-        return content_seed({"": content.ravel()})
+        if self.of_blocks is not None:
+            return self.of_blocks.seed
+        assert self.codes is not None
+        return content_seed({"": self.codes})
 
     @cached_property
     def totals(self) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from detectors.summary import CategorySummary, NumberSummary
+    from detectors.summary import Blocks, CategorySummary, NumberSummary
 
 FloatArray = NDArray[np.float64]
 ColumnKind = Literal["number", "category"]
@@ -148,11 +148,23 @@ class Encoder(Protocol):
         ...
 
 
+def shipped_static() -> Encoder:
+    """The static encoder that comes with this package, loaded once in a process."""
+    from detectors.static import shared  # not above: it would load for those who only compare windows
+
+    return shared()
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the process lends its detectors. `encoder()` loads on first use and may take seconds."""
+    """What the process lends its detectors.
+
+    `encoder()` is the shared encoder, MiniLM unless told otherwise: it loads on first use and may take seconds. `static()` is
+    the static one, a hundred times as fast and coarser: what a first look at everything is for (`detectors.cascade`).
+    """
 
     encoder: Callable[[], Encoder]
+    static: Callable[[], Encoder] = shipped_static
 
 
 @runtime_checkable
@@ -221,8 +233,8 @@ class Summarised(Window, Protocol):
         """Counts that stand for all rows of the window; None where this column has none."""
         ...
 
-    def blocks(self, column: str) -> NDArray[np.int64] | None:
-        """The same by stretch of time, (blocks, cells), in order: what there is to resample. None: resample rows."""
+    def blocks(self, column: str) -> Blocks | None:
+        """The same by stretch of time, or most of it: what there is to resample. None: nothing is."""
         ...
 
 
@@ -301,8 +313,9 @@ class WindowDetector(Protocol):
     """Compares a window with a reference. `inputs` and `worse` are read from the instance: they may depend on settings.
 
     `inputs` names what it reads: "features", "prediction", "probability", "label", or single columns. Optional class
-    attributes: `reference` ("required", the default; "optional"; or "none": `compare` is then given None) and `isolated`
-    (True: it may leak, block or reseed global state, so it runs in a worker process).
+    attributes: `reference` ("required", the default; "optional"; or "none": `compare` is then given None), `isolated`
+    (True: it may leak, block or reseed global state, so it runs in a worker process) and `summaries` (True: it asks windows for
+    summaries first, and may be given a `Summarised` one of many rows).
     """
 
     name: ClassVar[str]

@@ -29,6 +29,8 @@ class DataDrift:
             Under `policy: evidently` values, default choice, thresholds and bounds are those of Evidently 0.7.23, and
             `dataset_drift` in `metrics` is 1 from `drift_share` on. A part's `value` is then a distance or the size of the
             effect, and `judges` says whether value or p-value is compared with its threshold.
+            From windows that have summaries (`contract.Summarised`) the same without their rows; a part's `basis` says so, and
+            `detectors.summary` the error. A reference without rows is calibrated by its hours.
     Costs:  calibrated, of a reference and size of window not seen lately: resamples * window rows * features * 10 ns, the
             window counting as 10,000 rows at most. Else a sort of both columns for each number.
     Raises: NotEnoughData, when either side has fewer than `min_rows` rows, no feature has enough values, or the reference is
@@ -45,6 +47,7 @@ class DataDrift:
     version: ClassVar[str] = "2"
     inputs: ClassVar[frozenset[str]] = frozenset({"features"})
     worse: Worse = "higher"
+    summaries: bool = False
 
     class Config(ColumnConfig):
         features: tuple[str, ...] | None = Field(None, min_length=1, description="none: all features of the model")
@@ -59,6 +62,7 @@ class DataDrift:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.worse = config.worse
+        self.summaries = config.by_counts
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:

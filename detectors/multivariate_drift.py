@@ -32,6 +32,7 @@ from detectors.contract import (
     Worse,
 )
 from detectors.sides import of_features
+from detectors.summary import content_seed
 from detectors.text_drift import area_under_curve, p_value_of_area
 
 SAMPLING_ERRORS = 3.0
@@ -270,7 +271,7 @@ def residuals(x: FloatArray, components: FloatArray) -> FloatArray:
 def null_of_means(values: FloatArray, window_rows: int, block_rows: int | None, resamples: int) -> Null:
     """Of |mean of the window - mean of the reference|, from the reference's values in time."""
     length = block_rows if block_rows is not None else calibration.dependence([values])
-    seed = calibration.content_seed({"values": np.ascontiguousarray(values).view(np.int64)})
+    seed = content_seed({"values": np.ascontiguousarray(values).view(np.int64)})
     plan = calibration.plan(len(values), window_rows, length, resamples, seed)
     total, n, m = float(values.sum()), len(values) - plan.window_rows, plan.window_rows
     drawn = np.concatenate([values[rows].sum(axis=1) for rows in plan.draws()])

@@ -15,7 +15,7 @@ from detectors.calibration import Column
 from detectors.cells import Cells, Distance
 from detectors.contract import Categories, ColumnKind, FloatArray, NotEvaluable, Window
 from detectors.stattests import StatTest
-from detectors.summary import CategorySummary, NumberSummary, blocks_of, summary_of
+from detectors.summary import Blocks, CategorySummary, NumberSummary, blocks_of, summary_of
 
 Kinds = Callable[[str], ColumnKind]
 """Gives a column's kind, or raises `NotEvaluable`."""
@@ -137,24 +137,30 @@ class InCells(NamedTuple):
 
 @dataclass(frozen=True)
 class Before:
-    """A column of a reference in cells: `codes` of its rows, or `blocks` of time, and how many different values it has."""
+    """A column of a reference in cells: `codes` of its rows, or `counts` and, for the calibration, `blocks` of time, and how
+    many different values it has."""
 
     cells: Cells
     codes: NDArray[np.int32] | None = None
-    blocks: NDArray[np.int64] | None = None
+    counts: NDArray[np.int64] | None = None
+    blocks: Blocks | None = None
     distinct: float | None = None
     _columns: dict[str, Column] = field(default_factory=dict)
 
     @cached_property
     def totals(self) -> NDArray[np.int64]:
-        if self.blocks is not None:
-            return np.asarray(self.blocks.sum(axis=0))
+        if self.counts is not None:
+            return self.counts
         assert self.codes is not None
         return self.cells.count(self.codes)
 
     def column(self, method: str, distance: Distance, order: int) -> Column:
         """For `calibration`. The same each time, as what it knows of itself is costly."""
-        return self._columns.setdefault(method, Column(self.cells, self.codes, distance, order, self.blocks))
+        if method not in self._columns:
+            # Of blocks alone, so that it stays the same while they do.
+            cells = self.cells if self.blocks is None else Cells.of_summary(self.blocks.whole)
+            self._columns[method] = Column(cells, self.codes, distance, order, self.blocks)
+        return self._columns[method]
 
     def count(self, name: str, current: Window) -> InCells:
         """Raises OverflowError, where numbers are beyond what can be added up."""
@@ -182,8 +188,8 @@ def before(name: str, kind: ColumnKind, reference: Window, current: Window) -> B
     known = summary_of(reference, name)
     if isinstance(known, NumberSummary if kind == "number" else CategorySummary):
         assert known is not None
-        blocks = blocks_of(reference, name)
-        return Before(_finite(Cells.of_summary(known)), blocks=blocks, distinct=known.distinct)
+        cells = Cells.of_summary(known)
+        return Before(_finite(cells), counts=known.counts, blocks=blocks_of(reference, name), distinct=known.distinct)
     now = summary_of(current, name)
     if kind == "number":
         values = reference.numbers(name)

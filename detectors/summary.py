@@ -2,15 +2,19 @@
 
 Counts of two disjoint windows on the same points or names, added, are those of both together. So they can be kept by the hour
 and a window of a month is a sum. What is compared from them equals what rows on the same cells give, but for distances that ask
-*where* in a cell the numbers lie (`wasserstein`, `ed`, `t_test`, `es`, `empirical_mmd`): inside a cell a number counts as lying
-at the cell's place, so wasserstein and t_test are off by at most the sum over the cells of the window's share in it times its
-width, in deviations of the reference. In the first and the last cell the place is the exact mean, so a far tail is as far as
-it is.
+*where* in a cell the numbers lie. There a number counts as lying at the cell's place, so wasserstein and t_test are off by at
+most the sum over the cells of the window's share in it times its width, in deviations of the reference; ed by 2 %, empirical_mmd
+by 10 % and es by 15 % on the real columns that were tried, most where the reference has few values and the window others. In the
+first and the last cell the place is the exact mean, so a far tail is as far as it is.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +50,10 @@ class NumberSummary:
         return int(self.counts.sum())
 
     @property
+    def rows(self) -> int:
+        return self.count + self.missing + self.infinite
+
+    @property
     def sums(self) -> FloatArray:
         """Of the numbers of each cell, (2p + 1,)."""
         return np.where(self.counts > 0, self.counts * self.places, 0.0)
@@ -64,6 +72,10 @@ class CategorySummary:
     def count(self) -> int:
         return int(self.counts.sum())
 
+    @property
+    def rows(self) -> int:
+        return self.count + self.missing
+
 
 def summary_of(window: Window, column: str) -> NumberSummary | CategorySummary | None:
     """What the window knows of a column without its rows (`contract.Summarised`); None where it has only rows."""
@@ -71,7 +83,28 @@ def summary_of(window: Window, column: str) -> NumberSummary | CategorySummary |
     return own(column) if callable(own) and window.has(column) else None
 
 
-def blocks_of(window: Window, column: str) -> Counted | None:
-    """The counts of `summary_of` by block of time, (blocks, cells), in order; None where the window has none."""
+@dataclass(frozen=True)
+class Blocks:
+    """`counts` (blocks, cells) of a column by stretch of time, in order, and `whole`, what they come to together."""
+
+    whole: NumberSummary | CategorySummary
+    counts: Counted
+
+    @cached_property
+    def seed(self) -> int:
+        return content_seed({"": self.counts.ravel()})
+
+
+def blocks_of(window: Window, column: str) -> Blocks | None:
+    """The rows of `summary_of`, or most of them, by stretch of time; None where the window has none."""
     own = getattr(window, "blocks", None)
     return own(column) if callable(own) and window.has(column) else None
+
+
+def content_seed(columns: Mapping[str, NDArray[Any]]) -> int:
+    """A number for the content of columns, whatever their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(columns):
+        digest.update(f"{name}\0{len(columns[name])}\0".encode(errors="surrogatepass"))
+        digest.update(np.ascontiguousarray(columns[name], dtype=np.int64).tobytes())
+    return int.from_bytes(digest.digest(), "big") >> 1

@@ -32,6 +32,7 @@ from detectors.contract import (
 )
 from detectors.sides import Before, InCells, Kinds, Sides, before, distinct, points_of, read, run
 from detectors.stattests import STATTESTS
+from detectors.summary import content_seed
 from detectors.text_drift import TEXT_TESTS
 
 MethodName = Literal[
@@ -122,6 +123,11 @@ class ColumnConfig(DetectorConfig):
     @property
     def worse(self) -> Worse:
         return "lower" if self.reading == "p_value" else "higher"
+
+    @property
+    def by_counts(self) -> bool:
+        """What is compared needs no rows, but of texts."""
+        return self.policy == "calibrated" and not {self.method, *self.methods.values()} & TEXT_TESTS.keys()
 
     @property
     def fewest(self) -> int:
@@ -289,7 +295,9 @@ class Columns:
         with np.errstate(over="ignore", invalid="ignore"):
             p, q = (counts[None] / counts.sum() for counts in (there.totals, now.counts))
             value = float(distance(now.cells, p, q)[0])
-        basis: Literal["rows", "summary"] = "rows" if now.of_rows and there.blocks is None else "summary"
+        if there.codes is None and there.blocks is None:
+            raise NotEnoughData("cannot be calibrated: nothing of the reference was kept that could be resampled")
+        basis: Literal["rows", "summary"] = "rows" if now.of_rows and there.codes is not None else "summary"
         return replace(part, statistic=method, basis=basis), Counted(there.column(method, distance, order), value)
 
     def _before(self, name: str, kind: ColumnKind, reference: Window, current: Window) -> Before:
@@ -362,10 +370,11 @@ class Columns:
     def _calibration(self, columns: Mapping[str, Column], rows: int, window_rows: int) -> Calibration:
         c = self.config
         what = "rows"
-        if blocks := [len(column.blocks) for column in columns.values() if column.blocks is not None]:
-            # As many hours as the window has rows of.
-            rows, window_rows, what = blocks[0], max(round(window_rows * blocks[0] / rows), 1), "hours"
-        seed = calibration.content_seed({name: np.array([column.seed]) for name, column in columns.items()})
+        if blocks := [column.of_blocks for column in columns.values() if column.of_blocks is not None]:
+            # As many hours as have about the rows of the window.
+            held = max(one.whole.rows for one in blocks)
+            rows, window_rows, what = len(blocks[0].counts), max(round(window_rows * len(blocks[0].counts) / held), 1), "hours"
+        seed = content_seed({name: np.array([column.seed]) for name, column in columns.items()})
         methods = sorted((name, column.distance.__name__) for name, column in columns.items())
         points = [column.cells.points.tobytes() if column.cells.points is not None else b"" for column in columns.values()]
         about = hashlib.blake2b(repr((seed, rows, methods, c.resamples)).encode(errors="surrogatepass") + b"".join(points))

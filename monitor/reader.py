@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class Reader:
 
     def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         return self._cursor.sql(sql, params=list(params)).to_arrow_table()
+
+    def batches(self, sql: str, params: Sequence[Any] = (), rows: int = 131_072) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, so many at a time. Read them to the end before the next question: they hold the connection."""
+        yield from self._cursor.sql(sql, params=list(params)).to_arrow_reader(rows)
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return rows(self.table(sql, params))
@@ -81,6 +85,18 @@ class Reader:
             columns = ", ".join(f'NULL::{c.type} AS "{c.name}"' for c in KINDS[kind].columns)
             parts.append(f"SELECT {columns} WHERE false")
         return f"({' UNION ALL BY NAME '.join(parts)})"
+
+    def last_seq(self, kind: str, model: str) -> int:
+        """The last seq of a log that this look sees; 0 where it has no rows."""
+        sealed = "SELECT max(last_seq) FROM manifest WHERE kind = $kind AND model = $model"
+        hot = "SELECT NULL"
+        if kind != "predictions":
+            hot = f"SELECT max(seq) FROM {table_name(kind, model)} WHERE model = $model"
+        elif self._has_table(model):
+            hot = f"SELECT max(seq) FROM {table_name(kind, model)}"
+        # Parameters by name: the second part may use one of them or none.
+        found = self._cursor.sql(f"SELECT greatest(({sealed}), ({hot}))", params={"kind": kind, "model": model}).fetchall()
+        return found[0][0] or 0
 
     def _has_table(self, model: str) -> bool:
         name = table_name("predictions", model).strip('"')

@@ -15,7 +15,6 @@ from detectors.calibration import (
     Column,
     Null,
     benjamini_hochberg,
-    content_seed,
     dependence,
     fitted_tail,
     min_p,
@@ -23,6 +22,7 @@ from detectors.calibration import (
 )
 from detectors.cells import Cells
 from detectors.contract import Categories, FloatArray, NotEnoughData, encode_categories
+from detectors.summary import content_seed
 
 
 def column_of(values: FloatArray, distance: cells.Distance = cells.wasserstein, order: int = 1) -> Column:

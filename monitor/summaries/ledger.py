@@ -1,0 +1,186 @@
+"""The summaries of one model on one basis, day by day: made when first asked for, and kept up to date by what is new.
+
+All of it can be deleted at any time: it is counted again from the rows. A day's file says up to which seq it has read
+(`DayFile`), and beside the days stands up to which seq *all* of them have. Rows with a higher one are added to the hours they
+belong to, so a new hour costs that hour and a late record its own. A kill between two files leaves each of them right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+
+from monitor import log, segments
+from monitor.clock import EPOCH
+from monitor.reader import Reader
+from monitor.summaries.basis import Basis
+from monitor.summaries.counting import HOUR_US, Hour, Sums, added, count
+from monitor.summaries.dayfile import DayFile
+from monitor.summaries.sums import total
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+READ_TO = "read_to"
+
+
+class Ledger:
+    """Of the rows of one slice. Any thread may call it, each with a reader of its own."""
+
+    def __init__(self, folder: Path, model: str, basis: Basis, *, where: str = "true") -> None:
+        """`where` is the SQL condition of the slice, over the columns of the model's table of predictions."""
+        self._folder = folder
+        self._model = model
+        self._where = where
+        self._lock = threading.Lock()
+        self._files: dict[date, DayFile] | None = None
+        self._read_to = self._seen = 0
+        self.basis = basis
+
+    def window(self, reader: Reader, start: datetime, end: datetime) -> Sums:
+        """The sums of the rows with event time in [start, end): of whole days and hours from what is kept, and of the rows
+        themselves at either end, where a window does not begin or end on an hour."""
+        parts = [*self._edges(reader, start, end)]
+        first, last = _up(start, HOUR), _down(end, HOUR)
+        if first < last:
+            with self._lock:
+                self._advance(reader, _down(first, DAY).date(), _up(last, DAY).date())
+                for day in _days(_down(first, DAY), last):
+                    if first <= day and day + DAY <= last:
+                        parts.append(self._day(reader, day))
+                    else:
+                        parts += [sums for at, sums in self._hours(reader, day).items() if first <= _time(at) < last]
+        return {name: total([sums[name] for sums in parts], edges) for name, edges in self.basis.columns.items()}
+
+    def hours(self, reader: Reader, start: datetime, end: datetime) -> dict[Hour, Sums]:
+        """The whole hours in [start, end) that have rows."""
+        first, last = _up(start, HOUR), _down(end, HOUR)
+        found: dict[Hour, Sums] = {}
+        if first < last:
+            with self._lock:
+                self._advance(reader, _down(first, DAY).date(), _up(last, DAY).date())
+                for day in _days(_down(first, DAY), last):
+                    found |= {at: sums for at, sums in self._hours(reader, day).items() if first <= _time(at) < last}
+        return found
+
+    # --- what is kept ------------------------------------------------------------------------------------------------
+
+    def _advance(self, reader: Reader, first: date, last: date) -> None:
+        """Bring all days up to date, and make those in [first, last) that are not there."""
+        files = self._load(reader)
+        self._seen = seen = reader.last_seq("predictions", self._model)
+        # Another reader may have seen more. Its files say so, and to read some rows again in vain harms nobody.
+        self._read_to = min(self._read_to, seen)
+        if seen > self._read_to:
+            for day in self._touched(reader, seen):
+                if (file := files.get(day)) is not None and file.through < seen:
+                    self._add(reader, day, file, seen)
+            self._keep_read_to(seen)
+        for at in _days(_midnight(first), _midnight(last)):
+            if at.date() not in files:
+                hours = count(reader, self._model, self.basis, at, at + DAY, until_seq=seen, where=self._where)
+                files[at.date()] = DayFile.write(self._path(at.date()), self.basis, hours, seen)
+
+    def _touched(self, reader: Reader, seen: int) -> list[date]:
+        """Days with rows after those that all have read."""
+        there = reader.source("predictions", self._model, after_seq=self._read_to)
+        rows = reader.query(
+            f"SELECT DISTINCT epoch_us(event_time) // {24 * HOUR_US} AS day FROM {there} WHERE seq > ? AND seq <= ?",
+            [self._read_to, seen],
+        )
+        return [(EPOCH + row["day"] * DAY).date() for row in rows]
+
+    def _add(self, reader: Reader, day: date, file: DayFile, seen: int) -> None:
+        after = max(file.through, self._read_to)
+        at = _midnight(day)
+        new = count(reader, self._model, self.basis, at, at + DAY, after_seq=after, until_seq=seen, where=self._where)
+        if new:
+            hours = added(self._hours(reader, at), new, self.basis)
+            assert self._files is not None
+            self._files[day] = DayFile.write(file.path, self.basis, hours, seen)
+
+    def _load(self, reader: Reader) -> dict[date, DayFile]:
+        if self._files is None:
+            self._files = {}
+            with contextlib.suppress(OSError, ValueError):
+                self._read_to = int((self._folder / READ_TO).read_text())
+            last = reader.last_seq("predictions", self._model)
+            if self._read_to > last:
+                self._read_to = 0  # the store is an older one than was read, so nothing kept can be of it
+            else:
+                self._files = {file_day: file for file_day, file in self._kept() if file.through <= last}
+        return self._files
+
+    def _kept(self) -> Iterator[tuple[date, DayFile]]:
+        for path in sorted(self._folder.glob("*.parquet")):
+            with contextlib.suppress(ValueError):
+                day = date.fromisoformat(path.stem)
+                if (file := DayFile.open(path, self.basis)) is not None:
+                    yield day, file
+
+    def _keep_read_to(self, seen: int) -> None:
+        self._read_to = seen
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f"{READ_TO}.tmp"
+        temporary.write_text(str(seen), encoding="ascii")
+        segments.sync_file(temporary)  # after the days it speaks for, which are synced already
+        temporary.rename(self._folder / READ_TO)
+
+    def _path(self, day: date) -> Path:
+        return self._folder / f"{day.isoformat()}.parquet"
+
+    def _day(self, reader: Reader, day: datetime) -> Sums:
+        assert self._files is not None
+        try:
+            return self._files[day.date()].day()
+        except (OSError, pa.ArrowException) as exc:
+            return self._again(reader, day, exc).day()
+
+    def _hours(self, reader: Reader, day: datetime) -> dict[Hour, Sums]:
+        assert self._files is not None
+        try:
+            return self._files[day.date()].hours()
+        except (OSError, pa.ArrowException) as exc:
+            return self._again(reader, day, exc).hours()
+
+    def _again(self, reader: Reader, day: datetime, why: Exception) -> DayFile:
+        """A file that is damaged or was removed, counted anew."""
+        assert self._files is not None
+        file = self._files[day.date()]
+        log.warning("a summary could not be read and is counted again", file=file.path.name, error=why)
+        hours = count(reader, self._model, self.basis, day, day + DAY, until_seq=self._seen, where=self._where)
+        self._files[day.date()] = found = DayFile.write(file.path, self.basis, hours, self._seen)
+        return found
+
+    def _edges(self, reader: Reader, start: datetime, end: datetime) -> Iterator[Sums]:
+        first, last = _up(start, HOUR), _down(end, HOUR)
+        spans = [(start, min(first, end)), (max(last, start), end)] if first <= last else [(start, end)]
+        for low, high in spans:
+            if low < high:
+                yield from count(reader, self._model, self.basis, low, high, where=self._where).values()
+
+
+def _down(when: datetime, step: timedelta) -> datetime:
+    return when - (when - EPOCH) % step
+
+
+def _up(when: datetime, step: timedelta) -> datetime:
+    return when + (EPOCH - when) % step
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=EPOCH.tzinfo)
+
+
+def _days(first: datetime, last: datetime) -> Iterator[datetime]:
+    while first < last:
+        yield first
+        first += DAY
+
+
+def _time(hour: Hour) -> datetime:
+    return EPOCH + hour * HOUR
