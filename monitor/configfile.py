@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from detectors.modelfolder import ModelMissing, ModelUnfit, find_model
 from monitor import crosschecks
 from monitor.config import Config, Listener, Tls
 from monitor.crosschecks import Sound
@@ -55,6 +56,11 @@ def load(path: Path) -> Config:
         f"{path}: {where}: {file} is not there; create it or correct the path"
         for where, file in crosschecks.missing(sound, folder)
     ]
+    if sound.encoder is not None and sound.encoder.path is not None and (folder / sound.encoder.path).exists():
+        try:
+            find_model(folder / sound.encoder.path)
+        except (ModelMissing, ModelUnfit) as exc:
+            problems.append(f"{path}: encoder.path: {exc}")
     if sound.prices is not None and sound.prices.file is not None and (folder / sound.prices.file).exists():
         try:
             prices.load(folder / sound.prices.file)

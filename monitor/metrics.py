@@ -176,6 +176,15 @@ class Metrics:
             "modelwatch_detector_not_evaluable_total", "Records it does not apply to", ("model", "detector", "reason")
         )
         self.flagged = self._counter("modelwatch_detector_flagged_total", "Records flagged", ("model", "detector"))
+        self.stages = self._counter(
+            "modelwatch_detector_stage_total", "Scores by the stage of the cascade that gave them", ("model", "detector", "stage")
+        )
+        self.device_fallback = self._gauge(
+            "modelwatch_device_fallback_active", "1 once the encoder left its device for the CPU for lack of memory"
+        )
+        self.out_of_memory = self._gauge(
+            "modelwatch_device_out_of_memory_batches", "Batches the device had no memory for since the scorer started"
+        )
         self.score = self._histogram("modelwatch_detector_score_ratio", "Scores", ("model", "detector"), SCORES)
         self.scoring_duration = self._histogram(
             "modelwatch_detector_batch_duration_seconds", "Time of a scoring batch", (), LATENCY

@@ -165,6 +165,8 @@ class Scoring:
                 )
             return self._failed(model, checks, work[0], rows, exc)
         self._metrics.scoring_duration.observe(answer.seconds)
+        self._metrics.device_fallback.set(answer.fallback)
+        self._metrics.out_of_memory.set(answer.out_of_memory)
         return count
 
     def _ask(self, request: ScoreRequest) -> ScoreAnswer:
@@ -240,6 +242,8 @@ class Scoring:
         m.evaluations.labels(model, check.name).inc()
         if score.outcome is Outcome.OK:
             assert score.value is not None
+            if score.stage:
+                m.stages.labels(model, check.name, score.stage).inc()
             m.score.labels(model, check.name).observe(score.value, exemplar({"trace_id": trace_id}))
             if check.flagged(score.value):
                 m.flagged.labels(model, check.name).inc()

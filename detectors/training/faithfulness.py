@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl.gz and dev.jsonl.gz")
     parser.add_argument("--out", type=Path, default=Path("detectors/weights"), help="where the head and its card go")
     options = parser.parse_args(arguments)
-    card = train(options.data, options.out, SentenceEncoder(EncoderConfig(cache_texts=100_000)))
+    card = train(options.data, options.out, SentenceEncoder(EncoderConfig(cache_bytes=2**28)))
     print(json.dumps({key: card[key] for key in ("auroc", "best_single_rule", "length_alone", "flag")}, indent=1))
     return 0
 

@@ -33,7 +33,7 @@ from tests.bench.push import SAMPLE
 
 Ask = Callable[[ScoreRequest], ScoreAnswer]
 SPEC = DetectorSpec("faithfulness", "{}")
-SETUP = {"encoder_path": None, "device": "cpu"}
+SETUP = {"device": "cpu"}
 WARM = {"record_id": "warm", "question": None, "response": "It is warm.", "contexts": ["It is warm today."]}
 TIMEOUT_SECONDS = 600.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,25 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from detectors.embedding import (
-    EncoderConfig,
-    Model,
-    ModelMissing,
-    OutOfDeviceMemory,
-    SentenceEncoder,
-    Vectors,
-    batches,
-    find_model,
-)
+from detectors.batching import Model, OutOfDeviceMemory, batches
+from detectors.embedding import EncoderConfig, ModelMissing, ModelUnfit, SentenceEncoder, Vectors, find_model
+from detectors.static import StaticEncoder
+from detectors.vectors import OVERHEAD_BYTES
+from tests.detectors import checkpoints
 from tests.detectors.minilm import encoder
 
 TOLERANCE = 1e-6
 
 
 class CountingModel:
-    """One token per word; a text's vector points in a direction of its own. Remembers its batches."""
+    """One token per character; a text's vector points in a direction of its own. Remembers its batches."""
 
-    dimension = 4
+    width = 4
 
     def __init__(self, device: str = "cpu", fits: int = 1_000) -> None:
         """`fits`: texts that the device's memory holds at once."""
@@ -39,12 +35,13 @@ class CountingModel:
         self.fits = fits
         self.batches: list[list[str]] = []
 
-    def count_tokens(self, texts: list[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        return [[ord(char) for char in text] for text in texts]
 
-    def encode(self, texts: list[str]) -> Vectors:
-        if self.device != "cpu" and len(texts) > self.fits:
-            raise OutOfDeviceMemory(f"{len(texts)} texts")
+    def compute(self, tokens: list[list[int]]) -> Vectors:
+        if self.device != "cpu" and len(tokens) > self.fits:
+            raise OutOfDeviceMemory(f"{len(tokens)} texts")
+        texts = ["".join(map(chr, one)) for one in tokens]
         self.batches.append(texts)
         raw = np.array([[len(t), sum(map(ord, t)) % 97, t.count("a"), 1] for t in texts], dtype=np.float32)
         return np.asarray(raw / np.linalg.norm(raw, axis=1, keepdims=True), dtype=np.float32)
@@ -55,6 +52,16 @@ class CountingModel:
 
 def opened(model: CountingModel) -> Callable[[Path, EncoderConfig], Model]:
     return lambda path, config: model
+
+
+def alone(texts: list[str]) -> Vectors:
+    """What the model gives without any batching."""
+    model = CountingModel()
+    return model.compute(model.tokenize(texts))
+
+
+def room_for(vectors: int) -> EncoderConfig:
+    return EncoderConfig(cache_bytes=vectors * (4 * CountingModel.width + OVERHEAD_BYTES))
 
 
 def encoder_over(model: CountingModel, config: EncoderConfig | None = None) -> SentenceEncoder:
@@ -73,7 +80,7 @@ def test_each_distinct_text_is_encoded_once() -> None:
 
 def test_the_cache_forgets_what_was_not_used_longest() -> None:
     model = CountingModel()
-    shared = encoder_over(model, EncoderConfig(cache_texts=2))
+    shared = encoder_over(model, room_for(2))
     for text in ("old", "new", "old", "newest", "old", "new"):
         shared.encode([text])
     assert model.batches == [["old"], ["new"], ["newest"], ["new"]]
@@ -82,7 +89,7 @@ def test_the_cache_forgets_what_was_not_used_longest() -> None:
 def test_more_texts_than_the_cache_holds_still_come_back_in_order() -> None:
     model = CountingModel()
     texts = [f"text {'a' * i}" for i in range(50)]
-    assert np.array_equal(encoder_over(model, EncoderConfig(cache_texts=3)).encode(texts), CountingModel().encode(texts))
+    assert np.array_equal(encoder_over(model, room_for(3)).encode(texts), alone(texts))
 
 
 def test_a_change_to_a_result_does_not_reach_the_cache() -> None:
@@ -96,9 +103,9 @@ def test_memory_running_out_halves_the_batch() -> None:
     model = CountingModel(device="cuda", fits=3)
     texts = [f"text {'a' * i}" for i in range(8)]
     shared = encoder_over(model)
-    assert np.array_equal(shared.encode(texts), CountingModel().encode(texts))
+    assert np.array_equal(shared.encode(texts), alone(texts))
     assert [len(batch) for batch in model.batches] == [2, 2, 2, 2]
-    assert not shared.fallback_active
+    assert (shared.fallback_active, shared.out_of_memory) == (False, 3)
     assert model.device == "cuda"
 
 
@@ -106,7 +113,7 @@ def test_a_device_with_no_room_for_one_text_is_left_for_the_cpu_and_says_so() ->
     model = CountingModel(device="cuda", fits=0)
     texts = ["a", "bb", "ccc"]
     shared = encoder_over(model)
-    assert np.array_equal(shared.encode(texts), CountingModel().encode(texts))
+    assert np.array_equal(shared.encode(texts), alone(texts))
     assert shared.fallback_active
     assert model.device == "cpu"
 
@@ -142,7 +149,7 @@ def test_a_model_can_be_named_by_its_folder() -> None:
     assert shared.name == find_model(None).name
 
 
-@pytest.mark.parametrize("wrong", ({"batch_tokens": 1}, {"cache_texts": -1}, {"max_token": 128}))
+@pytest.mark.parametrize("wrong", ({"batch_tokens": 1}, {"cache_bytes": -1}, {"precision": "int8"}, {"max_token": 128}))
 def test_wrong_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         EncoderConfig.model_validate(wrong)
@@ -171,9 +178,9 @@ def test_vectors_are_float32_of_length_one_for_any_text() -> None:
 
 
 def test_a_text_has_the_same_vector_alone_as_in_a_batch() -> None:
-    fresh = SentenceEncoder(EncoderConfig(cache_texts=0), load=lambda path, config: encoder()._model)
-    alone = np.concatenate([fresh.encode([text]) for text in TEXTS])
-    assert np.abs(alone - fresh.encode(TEXTS)).max() <= TOLERANCE
+    fresh = SentenceEncoder(EncoderConfig(cache_bytes=0), load=lambda path, config: encoder().model)
+    single = np.concatenate([fresh.encode([text]) for text in TEXTS])
+    assert np.abs(single - fresh.encode(TEXTS)).max() <= TOLERANCE
 
 
 def test_meaning_is_nearer_than_wording() -> None:
@@ -196,3 +203,77 @@ def test_what_lies_beyond_the_limit_does_not_count() -> None:
     head = "The tower stands in Paris. " * 60
     first, second = encoder().encode([head + "Bananas.", head + "Quantum fields."])
     assert np.array_equal(first, second)
+
+
+# --- other checkpoints ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(checkpoints.KINDS))
+def test_any_architecture_and_dimension_will_do(kind: str, tmp_path: Path) -> None:
+    folder = checkpoints.encoder(tmp_path / "model", kind)
+    shared = SentenceEncoder(EncoderConfig(path=folder, cache_bytes=0))
+    from sentence_transformers import SentenceTransformer
+
+    plain = SentenceTransformer(str(folder), device="cpu").encode(TEXTS[:6], normalize_embeddings=True)
+    assert shared.dimension == plain.shape[1] != 384
+    assert np.abs(shared.encode(TEXTS[:6]) - plain).max() <= TOLERANCE
+    single = np.concatenate([shared.encode([text]) for text in TEXTS])
+    assert np.abs(single - shared.encode(TEXTS)).max() <= TOLERANCE
+
+
+def test_a_static_embedding_is_an_encoder_too(tmp_path: Path) -> None:
+    pupil = StaticEncoder()
+    pupil.as_sentence_transformer().save(str(tmp_path / "model"))
+    shared = SentenceEncoder(EncoderConfig(path=tmp_path / "model"))
+    texts = [text for text in TEXTS if text.strip("\0")]
+    assert np.abs(shared.encode(texts) - pupil.encode(texts)).max() <= TOLERANCE
+
+
+def test_half_precision_stays_near() -> None:
+    half = SentenceEncoder(EncoderConfig(precision="bfloat16", cache_bytes=0))
+    assert half.encode(TEXTS[:5]).dtype == np.float32
+    assert ((half.encode(TEXTS[:5]) * encoder().encode(TEXTS[:5])).sum(axis=1) > 0.999).all()
+
+
+def test_weights_of_another_shape_than_the_configuration_says_are_refused_before_torch(tmp_path: Path) -> None:
+    folder = checkpoints.encoder(tmp_path / "model", "bert")
+    config = json.loads((folder / "config.json").read_text())
+    for wrong, message in (
+        ({"hidden_size": 64}, "hidden_size 64"),
+        ({"vocab_size": 7}, "vocab_size 7"),
+        ({"num_hidden_layers": 9}, "config.json says 9"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **wrong}))
+        with pytest.raises(ModelUnfit, match=message) as caught:
+            find_model(folder)
+        assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    (
+        pytest.param("model.safetensors", b"not weights", id="weights"),
+        pytest.param("config.json", b"{", id="cut json"),
+        pytest.param("config.json", b"[]", id="another json"),
+    ),
+)
+def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    folder = checkpoints.encoder(tmp_path / "model", "bert")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelUnfit, match="copy it again") as caught:
+        find_model(folder)
+    assert str(folder / name) in str(caught.value)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = checkpoints.encoder(tmp_path / "model", "bert")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelUnfit, match="pickled"):
+        find_model(folder)
+
+
+def test_what_cannot_be_loaded_says_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    with pytest.raises(ModelUnfit, match="set the encoder's path to one") as caught:
+        SentenceEncoder(EncoderConfig(path=tmp_path))
+    assert str(tmp_path) in str(caught.value)

@@ -237,7 +237,7 @@ def test_kills_while_the_encoder_works_change_no_score(tmp_path: Path) -> None:
     }
     generations = [g for batch in batches for g in batch.records]
     request = ScoreRequest((DetectorSpec("faithfulness", "{}"),), generations)
-    expected = helpers.scorer({"encoder_path": None, "device": "cpu"})(request).scores[0]
+    expected = helpers.scorer({"device": "cpu"})(request).scores[0]
 
     shot = run(
         tmp_path / "shot",

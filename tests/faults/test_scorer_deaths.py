@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def scorer(world: World) -> Iterator[Child]:
-    setup = {"encoder_path": None, "device": "cpu"}
+    setup = {"device": "cpu"}
     child = Child("scorer", "monitor.helpers:scorer", setup, nice=0, clock=SystemClock(), metrics=world.metrics)
     yield child
     child.stop()

@@ -138,7 +138,7 @@ class World:
         config, clock = self.config, self.clock
         self.metrics = Metrics(CollectorRegistry(), max_series=config.metrics.max_series)
         self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
-        self.scorer = InProcess(helpers.scorer({"encoder_path": None, "device": "cpu"}))
+        self.scorer = InProcess(helpers.scorer({"device": "cpu"}))
         self.worker = InProcess(helpers.worker({}))
         self.store = Store(
             config.store,

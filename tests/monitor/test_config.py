@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from detectors.modelfolder import find_model
 from monitor import configfile
 from monitor.config import Config, Seconds
 from monitor.errors import ConfigError
@@ -44,21 +45,31 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert config.checks == ()
 
 
+def test_a_folder_that_holds_no_encoder_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        configfile.load(write(tmp_path, {**GOOD, "encoder": {"path": "."}}))
+    assert [one.partition(": encoder.path: ")[2][:120] for one in caught.value.problems] == [
+        f"{tmp_path}: there are no weights as .safetensors in it; pickled ones (.bin) are not loaded: convert them"[:120]
+    ]
+
+
 def test_paths_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "tokens").touch()
     (tmp_path / "ref.csv").touch()
+    (tmp_path / "encoder").symlink_to(find_model(None))
     content = {
         **GOOD,
         "store": {"path": "data"},
         "server": {"tokens_file": "tokens"},
-        "encoder": {"path": str(tmp_path)},
+        "encoder": {"path": "encoder"},
         "checks": [check("shift", "Shift", reference={"file": "ref.csv"})],
         "sources": [{"type": "follow", "name": "f", "path": "in.jsonl", "kind": "labels", "model": "houses"}],
     }
     config = configfile.load(write(tmp_path, content))
     assert config.store.path == tmp_path / "data"
     assert config.server.tokens_file == tmp_path / "tokens"
-    assert config.encoder.path == tmp_path
+    assert config.encoder.path == tmp_path / "encoder"
     assert config.checks[0].reference is not None
     assert config.checks[0].reference.file == tmp_path / "ref.csv"
     (source,) = config.sources

@@ -11,7 +11,7 @@ from monitor import helpers
 from monitor.helpers import CompareRequest, DetectorSpec, ScoreRequest
 
 BARENESS = DetectorSpec("tests.plugins:Bareness", '{"scale": 1.0}')
-SCORER = helpers.scorer({"encoder_path": None, "device": "cpu"})
+SCORER = helpers.scorer({"device": "cpu"})
 
 
 def row(question: str = "why?", **fields: Any) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def test_a_record_that_kills_the_scorer_is_found_and_set_aside_and_the_others_ar
 
 def test_the_same_with_a_scorer_that_really_dies(make_world: Callable[..., World]) -> None:
     world = make_world(checks=[BARENESS], scoring={"attempts": 1})
-    setup = {"encoder_path": None, "device": "cpu"}
+    setup = {"device": "cpu"}
     scorer = Child("scorer", "monitor.helpers:scorer", setup, nice=0, clock=world.clock, metrics=world.metrics)
     with contextlib.ExitStack() as stack:
         stack.callback(scorer.stop)

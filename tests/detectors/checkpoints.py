@@ -1,0 +1,49 @@
+"""Small checkpoints of several architectures with random weights, saved as their libraries save them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectors.embedding import find_model
+
+SMALL: dict[str, Any] = {"vocab_size": 30_522, "max_position_embeddings": 160}
+
+
+def _bert() -> Any:
+    from transformers import BertConfig, BertModel
+
+    return BertModel(BertConfig(**SMALL, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64))
+
+
+def _distilbert() -> Any:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    return DistilBertModel(DistilBertConfig(**SMALL, dim=32, n_layers=2, n_heads=2, hidden_dim=64))
+
+
+def _mpnet() -> Any:
+    from transformers import MPNetConfig, MPNetModel
+
+    return MPNetModel(MPNetConfig(**SMALL, hidden_size=40, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64))
+
+
+KINDS: dict[str, Callable[[], Any]] = {"bert": _bert, "distilbert": _distilbert, "mpnet": _mpnet}
+
+
+def encoder(folder: Path, kind: str) -> Path:
+    """A sentence-transformers model in `folder`, with MiniLM's tokenizer."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoTokenizer
+
+    inner = folder.parent / f"{folder.name}-{kind}"
+    torch.manual_seed(0)
+    KINDS[kind]().save_pretrained(inner)
+    AutoTokenizer.from_pretrained(find_model(None)).save_pretrained(inner)
+    module = Transformer(str(inner), max_seq_length=128)
+    width = module.get_embedding_dimension()
+    SentenceTransformer(modules=[module, Pooling(width)], device="cpu").save(str(folder))
+    return folder
