@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from detectors import registry
@@ -23,6 +24,7 @@ from detectors.contract import (
     WindowDetector,
 )
 from detectors.embedding import EncoderConfig, SentenceEncoder
+from monitor.limits import TooLong, limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +47,20 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreAnswer:
-    """Scores by detector, in the order asked for; each list in the order of the rows.
-
-    `device` is what the encoder computed on. `fallback` is True once it left its device for the CPU for lack of memory, and
-    `out_of_memory` counts the batches that did not fit since the scorer started.
-    """
+    """Scores by detector, in the order asked for; each list in the order of the rows."""
 
     scores: Sequence[Sequence[Score]]
     device: str
     seconds: float
-    fallback: bool = False
-    out_of_memory: int = 0
 
 
 def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
-    """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it."""
-    config = EncoderConfig.model_validate(setup)
+    """`setup`: `encoder_path` (or None) and `device`. The encoder loads when the first detector asks for it."""
 
     @cache
     def encoder() -> SentenceEncoder:
-        return SentenceEncoder(config)
+        path = setup["encoder_path"]
+        return SentenceEncoder(EncoderConfig(path=Path(path) if path else None, device=setup["device"]))
 
     @cache
     def detector(spec: DetectorSpec) -> RowDetector:
@@ -76,11 +72,8 @@ def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
     def answer(request: ScoreRequest) -> ScoreAnswer:
         started = time.monotonic()
         scores = [_score(detector, spec, request.rows) for spec in request.detectors]
-        seconds = time.monotonic() - started
-        if not encoder.cache_info().currsize:
-            return ScoreAnswer(scores, "cpu", seconds)
-        shared = encoder()
-        return ScoreAnswer(scores, shared.device, seconds, shared.fallback_active, shared.out_of_memory)
+        device = encoder().device if encoder.cache_info().currsize else "cpu"
+        return ScoreAnswer(scores, device, time.monotonic() - started)
 
     return answer
 
@@ -129,4 +122,19 @@ def compare(detector: WindowDetector, reference: Any, current: Any) -> CompareAn
 
 
 def worker(setup: Mapping[str, Any]) -> Callable[[CompareRequest], CompareAnswer]:
-    return lambda request: compare(request.detector.build(), request.reference, request.current)
+    """Answers within the limits that a detector sets itself: `timeout_seconds` and `memory_bytes`, where it has them."""
+
+    def answer(request: CompareRequest) -> CompareAnswer:
+        detector = request.detector.build()
+        memory = getattr(detector, "memory_bytes", None)
+        try:
+            with limited(getattr(detector, "timeout_seconds", None), memory):
+                return compare(detector, request.reference, request.current)
+        except TooLong as exc:
+            return CompareAnswer(outcome=Outcome.FAILED, reason=f"{exc}; lower max_rows or raise timeout_seconds")
+        except MemoryError:
+            return CompareAnswer(
+                outcome=Outcome.FAILED, reason=f"more than {memory} bytes of memory; lower max_rows or raise memory_bytes"
+            )
+
+    return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from detectors import evidently_metric
-from detectors.contract import ColumnKind, Frame, NotEnoughData, NotEvaluable, Reading
+from detectors import evidently_library, evidently_metric
+from detectors.contract import ColumnKind, Frame, NotEnoughData, NotEvaluable, Outcome, Reading
 from detectors.data_drift import DataDrift
-from detectors.evidently_metric import EVIDENTLY, EvidentlyMetric
+from detectors.evidently_library import EVIDENTLY, METRICS, UNSUPPORTED
+from detectors.evidently_metric import EvidentlyMetric
 from detectors.testing import check_detector
 from tests.detectors import samples
 
@@ -211,8 +213,10 @@ def test_of_too_many_rows_a_seeded_sample_is_taken_and_said_so() -> None:
 
 
 def test_an_unknown_metric_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"has no metric 'ValueDrifts'; there are .*ValueDrift"):
-        measure(window(), window(), "ValueDrifts")
+    with pytest.raises(ValidationError, match=r"has no metric 'ValueDrifts'; there are .*ValueDrift"):
+        EvidentlyMetric.Config(metric="ValueDrifts")
+    with pytest.raises(ValidationError, match=r"t-SNE of every window .* use the detector embedding_drift"):
+        EvidentlyMetric.Config(metric="EmbeddingsDrift")
 
 
 def test_a_missing_or_unknown_field_names_those_there_are() -> None:
@@ -227,9 +231,183 @@ def test_an_argument_that_the_metric_does_not_take_is_named() -> None:
 
 
 def test_settings_that_make_no_sense_are_refused_without_evidently() -> None:
-    for config in ({}, {"metric": "os.system"}, {"metric": "MAE", "task": "ranking"}, {"metric": "MAE", "worse": "up"}):
+    for config in ({}, {"metric": "os.system"}, {"metric": "MAE", "task": "guessing"}, {"metric": "MAE", "worse": "up"}):
         with pytest.raises(ValidationError):
             EvidentlyMetric.Config.model_validate(config)
+
+
+# --- every metric ------------------------------------------------------------------------------------------------------
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    name: arguments
+    for names, arguments in (
+        (
+            "MaxValue MeanValue MedianValue MinValue QuantileValue StdValue SumValue ValueDrift ValueStats MissingValueCount",
+            {"column": "amount"},
+        ),
+        (
+            "FBetaTopK HitRate MAP MRR NDCG PrecisionTopK RecallTopK ScoreDistribution Novelty Personalization "
+            "PopularityBiasMetric",
+            {"k": 5},
+        ),
+        ("Diversity Serendipity", {"k": 5, "item_features": ["amount", "size"]}),
+        ("ColumnCorrelations ColumnCorrelationMatrix", {"column_name": "amount"}),
+        ("InRangeValueCount OutRangeValueCount", {"column": "amount", "left": 0, "right": 1}),
+        ("InListValueCount OutListValueCount", {"column": "city", "values": ["Oslo"]}),
+        ("CategoryCount", {"column": "city", "category": "Oslo"}),
+        ("UniqueValueCount", {"column": "city"}),
+        ("GroupBy", {"metric": {"metric": "MeanValue", "column": "amount"}, "column_name": "city"}),
+    )
+    for name in names.split()
+}
+RANKINGS = {
+    "FBetaTopK", "HitRate", "MAP", "MRR", "NDCG", "PrecisionTopK", "RecallTopK", "ScoreDistribution", "Novelty",
+    "Personalization", "PopularityBiasMetric", "Diversity", "Serendipity",
+}  # fmt: skip
+REGRESSIONS = {
+    "AbsMaxError", "DummyMAE", "DummyMAPE", "DummyRMSE", "MAE", "MAPE", "MeanError", "R2Score", "RMSE", "RegressionPreset",
+    "RegressionQuality", "RegressionDummyQuality",
+}  # fmt: skip
+CLASSES = {
+    "Accuracy", "F1ByLabel", "F1Score", "FNR", "FPR", "LogLoss", "Precision", "PrecisionByLabel", "Recall", "RecallByLabel",
+    "RocAuc", "RocAucByLabel", "TNR", "TPR", "DummyAccuracy", "DummyF1Score", "DummyFNR", "DummyFPR", "DummyLogLoss",
+    "DummyPrecision", "DummyRecall", "DummyRocAuc", "DummyTNR", "DummyTPR", "ClassificationDummyQuality", "ClassificationPreset",
+    "ClassificationQuality", "ClassificationQualityByLabel",
+}  # fmt: skip
+
+
+def for_metric(name: str, shift: float = 0.0) -> tuple[Frame, dict[str, Any]]:
+    """A window this metric can be had of, and the settings it needs."""
+    rng = np.random.default_rng(len(name))
+    config: dict[str, Any] = {"arguments": ARGUMENTS.get(name, {})}
+    columns: dict[str, Any] = {"amount": rng.normal(shift, 1, 200), "size": rng.normal(0, 1, 200)}
+    columns["city"] = rng.choice(np.array(["Oslo", "Rome"], dtype=object), 200)
+    features: dict[str, ColumnKind] = {"amount": "number", "size": "number", "city": "category"}
+    if name in RANKINGS:
+        config["task"] = "ranking"
+        columns |= {
+            "amount": 1 + np.arange(200) * 7 % 40 / 40 + shift,  # of the item
+            "size": 1 + np.arange(200) * 7 % 40 % 3 * 1.0,
+            "user_id": np.array([f"u{i % 20}" for i in range(200)], dtype=object),
+            "item_id": np.array([f"i{i * 7 % 40}" for i in range(200)], dtype=object),
+            "label": rng.integers(0, 2, 200) * 1.0,
+            "prediction": rng.random(200),
+        }
+        features |= {"user_id": "category", "item_id": "category"}
+    elif name in REGRESSIONS:
+        config["task"] = "regression"
+        columns |= {"label": rng.normal(5, 1, 200), "prediction": rng.normal(5, 1, 200)}
+    elif name in CLASSES:
+        config["task"] = "binary"
+        chance = rng.random(200)
+        columns |= {"label": (rng.random(200) < chance) * 1.0, "prediction": (chance > 0.5) * 1.0, "probability": chance}
+        if name in ("ClassificationDummyQuality", "ClassificationPreset", "ClassificationQuality"):
+            config["arguments"] = {"probas_threshold": 0.5}
+    elif name == "TextEvals":
+        columns["note"] = np.array([f"a note of {i} words" for i in range(200)], dtype=object)
+        features["note"] = "category"
+        config["texts"] = ("note",)
+    return Frame(columns, features=features), config
+
+
+def test_every_metric_that_evidently_registers_is_run_or_said_not_to_be_and_why() -> None:
+    evidently = evidently_library.import_evidently()
+    registered = {*evidently.metrics.__all__, *evidently.presets.__all__}
+    assert registered == METRICS | set(UNSUPPORTED)
+    assert not METRICS & set(UNSUPPORTED)
+    assert CLASSES | REGRESSIONS | RANKINGS | set(ARGUMENTS) <= METRICS
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_every_metric_gives_numbers(name: str) -> None:
+    (reference, config), (current, _) = for_metric(name), for_metric(name, shift=1.0)
+    first = ""
+    try:
+        reading = measure(reference, current, name, **config)
+    except ValueError as exc:  # several numbers, and none is named
+        first = str(exc).partition("; there are ")[2].split(", ")[0]
+        reading = measure(reference, current, name, field=first, **config)
+    assert np.isfinite(reading.value)
+    assert reading.metrics["window_rows"] == reading.metrics["reference_rows"] == reading.n_current == 200
+    assert reading.metrics["columns_left_out"] == 0
+    assert reading.parts == ()
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_what_is_not_run_is_refused_with_its_reason(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is not run here: "):
+        EvidentlyMetric.Config(metric=name)
+
+
+def test_tests_are_numbers_of_the_reading() -> None:
+    tests = [{"lte": 0.1}, {"gt": {"relative": 0.1}}, {"is_in": [1, 2], "is_critical": False}]
+    reading = measure(
+        window(), window(400, shift=2), "MeanValue", arguments={"column": "amount", "tests": tests}, field="tests_failed"
+    )
+    named = {name: value for name, value in reading.metrics.items() if name.startswith("test: ")}
+    assert reading.value == 1
+    assert reading.metrics["tests_failed_share"] == pytest.approx(1 / 3)
+    assert sorted(named.values()) == [0, 1, 1], "one that is not critical is a warning"
+    preset = {"mae_tests": {"mean": [{"lt": 0.001}]}}
+    frame, config = for_metric("RegressionPreset")
+    reading = measure(None, frame, "RegressionPreset", **config | {"arguments": preset, "field": "tests_failed"})
+    assert reading.value == 1
+
+
+def test_a_group_is_named_in_each_number() -> None:
+    frame, config = for_metric("GroupBy")
+    reading = measure(None, frame, "GroupBy", field="MeanValue.amount.city=Oslo.value", **config)
+    inside = np.array(frame.categories("city").names)[frame.categories("city").codes] == "Oslo"
+    assert reading.value == pytest.approx(frame.numbers("amount")[inside].mean())
+
+
+def test_a_ranking_is_judged_at_the_rank_asked_for() -> None:
+    frame, config = for_metric("PrecisionTopK")
+    reading = measure(None, frame, "PrecisionTopK", **config)
+    assert reading.metrics["5"] == reading.value
+    assert set(map(str, range(1, 6))) < set(reading.metrics)
+
+
+def test_a_column_that_evidently_cannot_take_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evidently_library.snapshot
+
+    def fails_on_city(evidently: Any, metrics: Any, columns: Any, *rest: Any, **more: Any) -> Any:
+        if "city" in columns:
+            raise RuntimeError("cities are too much for me")
+        return whole(evidently, metrics, columns, *rest, **more)
+
+    monkeypatch.setattr(evidently_metric, "snapshot", fails_on_city)
+    wide = {"other": np.arange(500.0)}
+    kinds: dict[str, ColumnKind] = {"amount": "number", "city": "category", "other": "number"}
+    frame = Frame({**{n: window()._columns[n] for n in ("amount", "city")}, **wide}, features=kinds)
+    reading = measure(frame, frame, "DriftedColumnsCount", field="count")
+    assert reading.metrics["columns_left_out"] == 1
+    (part,) = reading.parts
+    assert (part.name, part.outcome, part.reason) == ("city", Outcome.FAILED, "RuntimeError: cities are too much for me")
+
+
+def test_of_columns_that_are_listed_those_that_are_not_there_are_left_out() -> None:
+    arguments = {"columns": ["amount", "gone"]}
+    reading = measure(window(), window(400, shift=2), "DataDriftPreset", arguments=arguments, field="DriftedColumnsCount.share")
+    assert reading.value == 1.0
+    assert [(part.name, part.reason) for part in reading.parts] == [("gone", "missing_column")]
+
+
+def test_global_generators_go_on_as_if_nothing_had_been() -> None:
+    np.random.seed(7)
+    random.seed(7)
+    expected = np.random.random(), random.random()
+    np.random.seed(7)
+    random.seed(7)
+    measure(window(), window(400, shift=2), "ValueDrift", arguments={"column": "city", "method": "TVD"})
+    assert (np.random.random(), random.random()) == expected
+
+
+def test_a_metric_that_compares_says_that_it_has_nothing_to_compare_with() -> None:
+    for name in ("ValueDrift", "DataDriftPreset", "Novelty"):
+        frame, config = for_metric(name)
+        with pytest.raises(NotEvaluable, match="no_reference"):
+            measure(None, frame, name, **config)
 
 
 # --- what it declares ------------------------------------------------------------------------------------------------
