@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from detectors import registry
+from detectors import embedding, registry
 from detectors.contract import ColumnKind, DetectorConfig
 from monitor import crosschecks
 from monitor.fields import MAX_FEATURE_NAME, columnable
@@ -183,9 +183,8 @@ class StoreConfig(Section):
     checkpoint_bytes: int = Field(64 * 2**20, ge=2**16)
 
 
-class EncoderConfig(Section):
-    path: Path | None = Field(None, description="a SentenceTransformer folder; default: the installed all-MiniLM-L6-v2")
-    device: str = "auto"
+class EncoderConfig(embedding.EncoderConfig):
+    """The settings of `detectors.embedding`, as a section of the file."""
 
 
 class Scoring(Section):
