@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from detectors import registry
@@ -47,20 +46,26 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreAnswer:
-    """Scores by detector, in the order asked for; each list in the order of the rows."""
+    """Scores by detector, in the order asked for; each list in the order of the rows.
+
+    `device` is what the encoder computed on. `fallback` is True once it left its device for the CPU for lack of memory, and
+    `out_of_memory` counts the batches that did not fit since the scorer started.
+    """
 
     scores: Sequence[Sequence[Score]]
     device: str
     seconds: float
+    fallback: bool = False
+    out_of_memory: int = 0
 
 
 def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
-    """`setup`: `encoder_path` (or None) and `device`. The encoder loads when the first detector asks for it."""
+    """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it."""
+    config = EncoderConfig.model_validate(setup)
 
     @cache
     def encoder() -> SentenceEncoder:
-        path = setup["encoder_path"]
-        return SentenceEncoder(EncoderConfig(path=Path(path) if path else None, device=setup["device"]))
+        return SentenceEncoder(config)
 
     @cache
     def detector(spec: DetectorSpec) -> RowDetector:
@@ -72,8 +77,11 @@ def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
     def answer(request: ScoreRequest) -> ScoreAnswer:
         started = time.monotonic()
         scores = [_score(detector, spec, request.rows) for spec in request.detectors]
-        device = encoder().device if encoder.cache_info().currsize else "cpu"
-        return ScoreAnswer(scores, device, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if not encoder.cache_info().currsize:
+            return ScoreAnswer(scores, "cpu", seconds)
+        shared = encoder()
+        return ScoreAnswer(scores, shared.device, seconds, shared.fallback_active, shared.out_of_memory)
 
     return answer
 
