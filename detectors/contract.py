@@ -53,6 +53,7 @@ NOT_EVALUABLE_REASONS = frozenset(
         "no_labels",
         "no_question",
         "no_reference",
+        "rows_unavailable",  # some of what was stored of it cannot be read
         "constant",  # the statistic is not defined on one value
         "missing_column",
         "type_changed",

@@ -18,6 +18,7 @@ from monitor.clock import Clock
 from monitor.faultpoints import point
 from monitor.metrics import Metrics
 from monitor.store import Store
+from monitor.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -95,15 +96,33 @@ class Quarantine:
             )  # fmt: skip
             return True
         if wrong is None:
-            self._mark(file, None)
+            self._take_back(file, row["model"])
             self._store.compare_indexes(row["kind"], row["model"], file)
             log.info("a segment that was set aside is whole again and was taken back", file=file)
         else:
             self._move(file)
         return False
 
-    def _mark(self, file: str, wrong: str | None) -> None:
+    def _mark(self, file: str, wrong: str) -> None:
         self._store.run(lambda t: t.execute("UPDATE manifest SET quarantined = ? WHERE file = ?", [wrong, file]))
+        self._tell()
+
+    def _take_back(self, file: str, model: str) -> None:
+        """And have the windows read that could not be for want of its rows."""
+
+        def keep(transaction: Transaction) -> None:
+            transaction.execute("UPDATE manifest SET quarantined = NULL WHERE file = ?", [file])
+            readings = transaction.reader().source("readings", model)
+            transaction.execute(
+                "INSERT INTO check_slots BY NAME SELECT DISTINCT $model || '/' || check_name AS check_name, slot, "
+                f"$now AS touched_at FROM (SELECT check_name, slot, reason FROM {readings} QUALIFY row_number() OVER "
+                "(PARTITION BY check_name, slice, slot ORDER BY revision DESC) = 1) r "
+                "WHERE starts_with(reason, 'rows_unavailable') AND NOT EXISTS "
+                "(FROM check_slots s WHERE s.check_name = $model || '/' || r.check_name AND s.slot = r.slot)",
+                {"model": model, "now": transaction.now},
+            )
+
+        self._store.run(keep)
         self._tell()
 
     def _move(self, file: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from detectors.contract import NotEvaluable
 from monitor.arrays import rows
 from monitor.hashfile import UInt64Array
 from monitor.keys import Places
@@ -25,6 +27,7 @@ class Reader:
         self._cursor = cursor
         self._root = root
         self._find = find
+        self._whole = False
 
     def places(self, index: str, kind: str, model: str, hashes: Collection[int] | UInt64Array) -> Places | None:
         """Where the rows of these hashes lie, for `source`; `index` is a suffix of `segments.indexes`. None: not known."""
@@ -44,6 +47,20 @@ class Reader:
         """Have `rows` be a table of this name for the queries that follow."""
         self._cursor.register(name, rows)
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, `source` refuses rows of which some lie in a damaged segment: a number made of the others would look like
+        any other.
+
+        Raises:
+            NotEvaluable: rows_unavailable.
+        """
+        self._whole = True
+        try:
+            yield
+        finally:
+            self._whole = False
+
     def execute(self, sql: str) -> None:
         """For COPY out of the store; the transaction can read only what it sees."""
         self._cursor.execute(sql)
@@ -62,14 +79,20 @@ class Reader:
         """SQL of a subquery with all rows of one log. The bounds and `places` only leave out what cannot match: the caller's
         WHERE decides on rows."""
         files = self.query(
-            "SELECT file, first_seq, last_seq FROM manifest WHERE kind = ? AND model = ? AND quarantined IS NULL "
+            "SELECT file, first_seq, last_seq, quarantined IS NOT NULL AS aside FROM manifest WHERE kind = ? AND model = ? "
             "AND last_seq > ? AND (? IS NULL OR max_time >= ?) AND (? IS NULL OR min_time < ?) "
             "AND (? IS NULL OR max_received >= ?) ORDER BY first_seq",
             [kind, model, after_seq, since, since, until, until, received_since, received_since],
         )
+        if places is not None:
+            files = [f for f in files if f["last_seq"] > places.known_to or places.may_lie_in(f["first_seq"], f["last_seq"])]
+        if self._whole and (aside := [f["file"] for f in files if f["aside"]]):
+            more = f" and {len(aside) - 1} others" if len(aside) > 1 else ""
+            raise NotEvaluable("rows_unavailable", f"{aside[0]}{more} is damaged; put a whole copy back")
+        files = [f for f in files if not f["aside"]]
         known: list[dict[str, Any]] = []
         if places is not None:
-            known = [f for f in files if f["last_seq"] <= places.known_to and places.may_lie_in(f["first_seq"], f["last_seq"])]
+            known = [f for f in files if f["last_seq"] <= places.known_to]
             files = [f for f in files if f["last_seq"] > places.known_to]
         parts = []
         if kind != "predictions" or self._has_table(model):

@@ -109,7 +109,11 @@ class Meter:
         if self.row is not None:
             return Flagged(self.check, self.row, reader, start, slot)
         features = self._declared(features)
-        current = self._traffic.between(reader, start, slot, features)
+        try:
+            with reader.whole():
+                current = self._traffic.between(reader, start, slot, features)
+        except NotEvaluable as exc:
+            return Unreadable(exc)
         return Rows(self, current, lambda: reference or self._reference(reader, features, start))
 
     def without(
@@ -165,7 +169,8 @@ class Meter:
         if self.check.reference is None:
             return None
         try:
-            return self._references.get(reader, self._traffic, self.check.reference, features, window_start)
+            with reader.whole():
+                return self._references.get(reader, self._traffic, self.check.reference, features, window_start)
         except duckdb.Error as exc:
             raise StoreUnavailable(f"the reference could not be read: {exc}") from exc
 
@@ -188,6 +193,22 @@ class Look(Protocol):
             ChildFailed, StoreUnavailable, duckdb.Error: the worker died or the store is away; the window has not been read.
         """
         ...
+
+
+class Unreadable:
+    """A window of which some rows cannot be read."""
+
+    def __init__(self, why: NotEvaluable) -> None:
+        self._measured = Measured(Outcome.NOT_EVALUABLE, str(why))
+
+    def counts(self, field: str) -> Counter[str]:
+        return Counter()
+
+    def reference_counts(self, field: str) -> Counter[str]:
+        return Counter()
+
+    def measure(self, part: Slice, *, apart: bool = False) -> Measured:
+        return self._measured
 
 
 class Rows:
@@ -275,6 +296,13 @@ class Flagged:
         return Counter()
 
     def measure(self, part: Slice, *, apart: bool = False) -> Measured:
+        try:
+            with self._reader.whole():
+                return self._share(part)
+        except NotEvaluable as exc:
+            return Measured(Outcome.NOT_EVALUABLE, str(exc))
+
+    def _share(self, part: Slice) -> Measured:
         check, row = self._check, self._row
         flag = check.flag if check.flag is not None else row.flag
         comparison = "<=" if row.worse == "lower" else ">="

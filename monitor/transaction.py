@@ -89,9 +89,9 @@ class Transaction:
             index.put(key, content, first_seq + i)
         self._put.append((index, list(keys)))
 
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> None:
+    def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> None:
         self.flush()
-        self._connection.execute(sql, list(params))
+        self._connection.execute(sql, dict(params) if isinstance(params, Mapping) else list(params))
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         self.flush()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from monitor import faultpoints
 from monitor.quarantine import FOLDER, ROUND_SECONDS, Quarantine
-from tests.monitor.support import World, prediction, sample
+from tests.monitor.support import NOON, World, check, label, prediction, sample
 
 Damage = Callable[[Path], object]
 
@@ -146,3 +148,85 @@ def test_segments_are_looked_at_once_a_day(sealed: World) -> None:
     flip(first_segment(sealed))
     sealed.clock.move(ROUND_SECONDS)
     assert quarantine.step() == 1
+
+
+def numbers(*values: float, start: int = 0, prefix: str = "r") -> list[dict[str, Any]]:
+    return [
+        prediction(f"{prefix}{start + i}", NOON + timedelta(seconds=start + i), prediction=v, features={"x": v})
+        for i, v in enumerate(values)
+    ]
+
+
+SLOT = NOON + timedelta(minutes=10)
+OPEN = prediction("later", NOON + timedelta(minutes=11))  # moves the watermark past the first slot
+
+
+def test_a_window_with_rows_in_a_damaged_segment_has_no_number_until_they_are_back(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("mean"), check("labelled", "Error")])
+    world.clock.move(3_600)
+    world.send("predictions", *numbers(1, 2, 3))
+    world.seal()
+    segment = first_segment(world)
+    whole = segment.read_bytes()
+    flip(segment)
+    look(world)
+    world.send("predictions", *numbers(100, start=5), OPEN)
+    assert world.look() > 0
+    for name in ("mean", "labelled"):
+        (found,) = [r for r in world.rows("readings", where=f"check_name = '{name}'") if r["slot"] == SLOT]
+        assert (found["outcome"], found["value"]) == ("not_evaluable", None)
+        assert found["reason"].startswith("rows_unavailable: segments/predictions/houses/")
+    segment.write_bytes(whole)
+    assert look(world) == 0
+    assert world.look() > 0
+    assert world.readings("mean")[SLOT] == ("ok", 26.5, 4)
+    assert world.readings("labelled")[SLOT][0] != "not_evaluable"
+    assert world.look() == 0, "each once"
+
+
+def test_windows_beside_a_damaged_segment_are_read_as_ever(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("mean")])
+    world.clock.move(3_600)
+    world.send("predictions", prediction("old", NOON - timedelta(hours=1), features={"x": 1.0}))
+    world.seal()
+    flip(first_segment(world))
+    look(world)
+    world.send("predictions", *numbers(1, 2, 3), OPEN)
+    world.look()
+    assert world.readings("mean")[SLOT] == ("ok", 2.0, 3)
+
+
+def test_a_reference_is_not_frozen_without_rows_that_are_set_aside(make_world: Callable[..., World]) -> None:
+    week = {"start": (NOON - timedelta(days=7)).isoformat(), "end": (NOON - timedelta(days=1)).isoformat()}
+    world = make_world(checks=[check("shift", "Shift", reference=week)])
+    world.clock.move(3_600)
+    for day, value in ((6, 1.0), (5, 3.0)):
+        world.send("predictions", prediction(f"d{day}", NOON - timedelta(days=day), features={"x": value}, prediction=value))
+        world.seal()
+    segment = first_segment(world)
+    whole = segment.read_bytes()
+    flip(segment)
+    look(world)
+    world.send("predictions", *numbers(12), OPEN)
+    world.look()
+    assert world.readings("shift")[SLOT][0] == "not_evaluable"
+    segment.write_bytes(whole)
+    look(world)
+    world.look()
+    assert world.readings("shift")[SLOT] == ("ok", 10.0, 1)
+
+
+def test_labels_in_a_damaged_segment_matter_to_the_windows_they_belong_to(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("labelled", "Error")])
+    world.clock.move(3_600)
+    world.send("predictions", *numbers(1, 2), prediction("other", NOON + timedelta(minutes=15), features={"x": 5.0}))
+    world.send("labels", label("r0", 1.0))
+    world.seal()
+    file = world.state("SELECT file FROM manifest WHERE kind = 'labels'")[0]["file"]
+    flip(world.store.root / file)
+    look(world)
+    world.send("predictions", prediction("later", NOON + timedelta(minutes=31)))
+    world.look()
+    readings = world.readings("labelled")
+    assert readings[SLOT][0] == "not_evaluable"
+    assert readings[NOON + timedelta(minutes=20)][0] != "not_evaluable"
