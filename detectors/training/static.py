@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def distil(data: Sequence[Path], out: Path, teacher: SentenceEncoder, most: int = MOST_TEXTS) -> dict[str, Any]:
+def distil(
+    data: Sequence[Path], out: Path, teacher: SentenceEncoder, most: int = MOST_TEXTS, dimension: int = DIMENSION
+) -> dict[str, Any]:
     """Fit on train, measure on dev, write; the card."""
     model = find_model(teacher.config.path)
     (out / "tokenizer.json").parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def distil(data: Sequence[Path], out: Path, teacher: SentenceEncoder, most: int 
     both = [text for part in known.values() for text in part]
     wanted = encoded(teacher, both)
     _, directions = np.linalg.eigh(wanted.T @ wanted)
-    kept = np.ascontiguousarray(directions[:, ::-1][:, :DIMENSION])
+    kept = np.ascontiguousarray(directions[:, ::-1][:, :dimension])
     start = vocabulary(teacher, tokenizer.get_vocab_size())
     table = fitted(start @ kept, means(tokenizer, both), wanted @ kept)
     scale = np.maximum(np.abs(table).max(axis=1), 1e-12) / 127
@@ -73,13 +75,13 @@ def distil(data: Sequence[Path], out: Path, teacher: SentenceEncoder, most: int 
 
     content = save({"table": np.round(table / scale[:, None]).astype(np.int8), "scale": scale.astype(np.float32)})
     card = {
-        "name": f"static-{DIMENSION}",
+        "name": f"static-{dimension}",
         "file": "model.safetensors",
         "sha256": hashlib.sha256(content).hexdigest(),
         "tokenizer_sha256": hashlib.sha256((out / "tokenizer.json").read_bytes()).hexdigest(),
         "made": datetime.now(UTC).date().isoformat(),
         "teacher": teacher.name,
-        "dimension": DIMENSION,
+        "dimension": dimension,
         "recipe": "token outputs of the teacher x log(1 + rank); principal components of sentences; ridge to sentences; int8",
         "settings": {"seed": SEED, "ridge": RIDGE, "rounds": ROUNDS, "max_tokens": MAX_TOKENS},
         "texts": {name: len(part) for name, part in known.items()},
