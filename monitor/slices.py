@@ -114,10 +114,9 @@ class Slices:
         fresh: dict[str, list[str]] = {}
         for field, known in self._values.items():
             if (room := self._by[field] - len(known)) > 0:
-                seen = [value for value in counts(field) if value not in known]
-                seen.sort(key=lambda value: (-counts(field)[value], value))
-                if seen:
-                    fresh[field] = seen[:room]
+                often = {value: n for value, n in counts(field).items() if value not in known}
+                if often:
+                    fresh[field] = sorted(often, key=lambda value: (-often[value], value))[:room]
         return fresh
 
 
