@@ -16,13 +16,14 @@ from monitor.clock import MICROSECOND, Clock, floor_to
 from monitor.config import Check
 from monitor.keys import Places, hash64
 from monitor.reader import Reader
+from monitor.seasons import CHANGE, WEEK
 from monitor.store import Store
 from monitor.transaction import Transaction
 from monitor.windows import slots_of
 
 RECHECK_SECONDS = 15.0  # late records restate readings at least this often
 SLOTS_AT_ONCE = 50
-REFERENCE_PARTS = 10  # a changed trailing reference waits a tenth of its length before it is read anew
+REFERENCE_PARTS = 10  # a changed reference of earlier times waits a tenth of its length before it is read anew
 REFERENCE_MOST_SECONDS = 86_400.0
 LABELS_AT_ONCE = 20_000  # for more, their predictions are looked for by reading all of them
 
@@ -72,7 +73,7 @@ class Agenda:
 
     def touch(self, latest: datetime | None) -> None:
         """Note the slots that new rows belong to, and move the cursors past those rows: one transaction. `latest` is the
-        last slot that was read: up to there, slots whose trailing reference holds a new row are noted as well."""
+        last slot that was read: up to there, slots whose reference of earlier times holds a new row are noted as well."""
         check = self._check
         with self._store.read() as reader:
             if waiting := self._waited_for():
@@ -131,19 +132,25 @@ class Agenda:
 
     @property
     def _reference_patience(self) -> timedelta:
-        """How long a changed trailing reference waits to be read anew. Late rows come in trickles and a reference is long, so
-        one reading is restated for it some ten times at most and not with every trickle."""
-        trailing = self._check.reference.trailing if self._check.reference else None
-        return timedelta(seconds=min(max((trailing or 0) / REFERENCE_PARTS, RECHECK_SECONDS), REFERENCE_MOST_SECONDS))
+        """How long a changed reference of earlier times waits to be read anew. Late rows come in trickles and a reference is
+        long, so one reading is restated for it some ten times at most and not with every trickle."""
+        reach = self._check.reference.reach if self._check.reference else 0
+        return timedelta(seconds=min(max(reach / REFERENCE_PARTS, RECHECK_SECONDS), REFERENCE_MOST_SECONDS))
 
     def _referring(self, reader: Reader, times: list[tuple[datetime, datetime]], latest: datetime | None) -> list[datetime]:
-        """Slots that were read, and whose trailing reference holds one of these times."""
-        check = self._check
-        if check.reference is None or check.reference.trailing is None or latest is None:
+        """Slots that were read, and whose trailing or seasonal reference holds one of these times."""
+        check, reference = self._check, self._check.reference
+        if reference is None or not reference.reach or latest is None:
             return []
-        window, trailing = timedelta(seconds=check.window_seconds), timedelta(seconds=check.reference.trailing)
-        # The reference of a slot s is [s - window - trailing, s - window).
-        spans = [(first + window, last + window + trailing) for first, last in times if first + window < latest]
+        window, reach = timedelta(seconds=check.window_seconds), timedelta(seconds=reference.reach)
+        if reference.seasonal is None:
+            # The reference of a slot s is [s - window - trailing, s - window).
+            spans = [(first + window, last + window + reach) for first, last in times]
+        else:
+            # That of a slot s is [s - window - n weeks, s - n weeks), give or take a change of the clocks.
+            weeks = [n * WEEK for n in range(1, reach // WEEK + 1)]
+            spans = [(first + week - CHANGE, last + week + window + CHANGE) for first, last in times for week in weeks]
+        spans = [(first, last) for first, last in spans if first < latest]
         if not spans:
             return []
         low, high = min(s[0] for s in spans), max(s[1] for s in spans)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +30,7 @@ from detectors import embedding, registry
 from detectors.contract import ColumnKind, DetectorConfig
 from monitor import crosschecks
 from monitor.fields import MAX_FEATURE_NAME, columnable
+from monitor.seasons import WEEK_SECONDS
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -249,18 +251,46 @@ class ModelConfig(Section):
 
 
 class Reference(Section):
-    """What a window is compared with: one of a fixed range, a trailing period, or a file."""
+    """What a window is compared with: one of a fixed range, a trailing period, the same hours of earlier weeks, or a file."""
 
     start: Instant | None = None
     end: Instant | None = None
     trailing: Seconds | None = None
+    seasonal: Seconds | None = Field(None, description="the same hours of so many weeks before")
+    timezone: str = Field("UTC", description="whose clock says what the same hour is")
     file: Path | None = None
+
+    @property
+    def reach(self) -> int:
+        """How long before a window its reference may change it, in seconds; 0 where it stays as it is."""
+        return self.trailing or self.seasonal or 0
+
+    @field_validator("seasonal")
+    @classmethod
+    def _whole_weeks(cls, value: int | None) -> int | None:
+        if value is not None and value % WEEK_SECONDS:
+            raise ValueError(f"{value} s are no whole weeks; give 1w, 4w and so on")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _a_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+            raise ValueError(f"no time zone {value!r}; give a name such as UTC or Europe/Berlin") from exc
+        return value
 
     @model_validator(mode="after")
     def _one_way(self) -> Reference:
-        ways = [self.start is not None or self.end is not None, self.trailing is not None, self.file is not None]
+        ways = [
+            self.start is not None or self.end is not None,
+            *(w is not None for w in (self.trailing, self.seasonal, self.file)),
+        ]
         if sum(ways) != 1:
-            raise ValueError("give exactly one of start and end, trailing, or file")
+            raise ValueError("give exactly one of start and end, trailing, seasonal, or file")
+        if self.timezone != "UTC" and self.seasonal is None:
+            raise ValueError(f"timezone ({self.timezone}) belongs to seasonal; the others have no hours of the day")
         if ways[0] and (self.start is None or self.end is None or self.start >= self.end):
             raise ValueError("start and end must both be given, start before end")
         return self
@@ -450,6 +480,12 @@ class Check(Section):
         if name is None:
             return DetectorConfig()  # the unknown detector has been reported already
         return registry.load(name).Config.model_validate(raw if not isinstance(raw, DetectorConfig) else raw.model_dump())
+
+    @model_validator(mode="after")
+    def _weeks_apart(self) -> Check:
+        if self.reference is not None and self.reference.seasonal is not None and self.window_seconds > WEEK_SECONDS:
+            raise ValueError(f"a window of {self.window_seconds} s overlaps the same hours of the week before; at most 1w")
+        return self
 
     @model_validator(mode="after")
     def _reference_where_needed(self) -> Check:

@@ -61,8 +61,8 @@ class Past:
         marks = ", ".join("?" * len(slots))
         found = {}
         for row in reader.query(
-            f"SELECT slot, revision, outcome, reason, statistic, value, lower, upper, n_current, n_reference, metrics, parts "
-            f"FROM {source} WHERE check_name = ? AND slice = ? AND slot IN ({marks}) {LATEST.format('slot')}",
+            "SELECT slot, revision, outcome, reason, statistic, value, lower, upper, n_current, n_reference, metrics, parts, "
+            f"reference FROM {source} WHERE check_name = ? AND slice = ? AND slot IN ({marks}) {LATEST.format('slot')}",
             [self._check.name, self._slice, *slots],
         ):
             slot, revision = row.pop("slot"), row.pop("revision")

@@ -32,13 +32,15 @@ WORKER_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A reading with its outcome, as stored. `reading` is there exactly when the outcome is ok."""
+    """A reading with its outcome, as stored. `reading` is there exactly when the outcome is ok. `reference` says what the window
+    was compared with."""
 
     outcome: Outcome
     reason: str | None = None
     reading: Reading | None = None
     n_current: int = 0
     n_reference: int = 0
+    reference: str | None = None
 
     def columns(self) -> dict[str, Any]:
         """The part of a row of `readings` that does not depend on when it was computed."""
@@ -54,6 +56,7 @@ class Measured:
             "n_reference": r.n_reference if r else self.n_reference,
             "metrics": dict(r.metrics) if r else {},
             "parts": [asdict(p) for p in r.parts] if r else [],
+            "reference": self.reference,
         }
 
 
@@ -114,7 +117,7 @@ class Meter:
                 current = self._traffic.between(reader, start, slot, features)
         except NotEvaluable as exc:
             return Unreadable(exc)
-        return Rows(self, current, lambda: reference or self._reference(reader, features, start))
+        return Rows(self, current, lambda: reference or self._reference(reader, features, start, slot))
 
     def without(
         self, reader: Reader, span: tuple[datetime, datetime], hole: tuple[datetime, datetime], features: Mapping[str, ColumnKind]
@@ -164,13 +167,13 @@ class Meter:
         return features if declared is None else {f: k for f, k in features.items() if f in declared}  # others have no column
 
     def _reference(
-        self, reader: Reader, features: Mapping[str, ColumnKind], window_start: datetime
+        self, reader: Reader, features: Mapping[str, ColumnKind], start: datetime, end: datetime
     ) -> windows.TableWindow | None:
         if self.check.reference is None:
             return None
         try:
             with reader.whole():
-                return self._references.get(reader, self._traffic, self.check.reference, features, window_start)
+                return self._references.get(reader, self._traffic, self.check.reference, features, start, end)
         except duckdb.Error as exc:
             raise StoreUnavailable(f"the reference could not be read: {exc}") from exc
 
@@ -253,7 +256,8 @@ class Rows:
         except (Exception, SystemExit) as exc:  # a detector's fault is an outcome of its check alone
             return Measured(Outcome.FAILED, f"{type(exc).__name__}: {str(exc)[-500:]}", n_current=n)
         n_reference = reference.rows if reference else 0
-        return Measured(answer.outcome, answer.reason, reading, n_current=n, n_reference=n_reference)
+        name = whole.name or None if whole is not None else None
+        return Measured(answer.outcome, answer.reason, reading, n_current=n, n_reference=n_reference, reference=name)
 
     def sides(self, part: Slice) -> tuple[windows.TableWindow | None, windows.TableWindow]:
         """The reference's rows and the window's, for whoever looks closer."""
@@ -322,7 +326,7 @@ class Flagged:
             "evaluated_ratio": n / found["total"],
         }
         reading = Reading(found["flagged"] / n, "flagged_ratio", n_current=n, lower=lower, upper=upper, metrics=metrics)
-        return Measured(Outcome.OK, reading=reading)
+        return Measured(Outcome.OK, reading=reading, n_current=n)
 
 
 def parts_from(stored: list[dict[str, Any]]) -> tuple[Part, ...]:

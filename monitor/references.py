@@ -1,13 +1,18 @@
 """What a window is compared with. A fixed range is frozen into a file on first use, so that a reading can be reproduced
-although late records still come for that time."""
+although late records still come for that time. What comes from earlier times is read from the store each time; a late record
+restates the readings whose reference holds it.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
@@ -17,6 +22,7 @@ from detectors.contract import ColumnKind, NotEvaluable
 from monitor import segments
 from monitor.config import Reference
 from monitor.reader import Reader
+from monitor.seasons import WEEK_SECONDS, Span, weeks_before
 from monitor.traffic import Traffic
 from monitor.windows import TableWindow
 
@@ -38,15 +44,16 @@ class References:
         reference: Reference,
         features: Mapping[str, ColumnKind],
         window_start: datetime,
+        window_end: datetime,
     ) -> TableWindow:
-        """The rows to compare a window that begins at `window_start` with.
+        """The rows to compare the window [window_start, window_end) with. Their `name` says which they are.
 
         Raises:
             NotEvaluable: no_reference, when the file is gone or cannot be read.
         """
-        if reference.trailing is not None:
-            start = window_start - timedelta(seconds=reference.trailing)
-            return traffic.between(reader, start, window_start, features)
+        if reference.reach:
+            parts = [traffic.between(reader, start, end, features) for start, end in spans(reference, window_start, window_end)]
+            return replace(functools.reduce(TableWindow.followed_by, parts), name=title(reference, window_start))
         key = hashlib.sha256(
             repr((traffic.model, reference.start, reference.end, str(reference.file), traffic.identity)).encode()
         ).hexdigest()[:16]
@@ -70,7 +77,8 @@ class References:
             if not reference.file.exists():
                 raise NotEvaluable("no_reference", f"{reference.file} is gone; put it back or name another")
             try:
-                return traffic.from_file(reader, reference.file, features)
+                name = f"file {reference.file.name} sha256:{segments.sha256(reference.file)[:16]}"
+                return replace(traffic.from_file(reader, reference.file, features), name=name)
             except (duckdb.Error, pa.ArrowInvalid) as exc:
                 raise NotEvaluable("no_reference", f"{reference.file} cannot be read: {exc}") from exc
         assert reference.start is not None
@@ -78,7 +86,8 @@ class References:
         frozen = self._folder / f"{traffic.model}-{key}.parquet"
         if frozen.exists():
             table = pq.read_table(frozen)
-            return TableWindow(table, {f: k for f, k in traffic.features(features).items() if f in table.column_names})
+            kept = {f: k for f, k in traffic.features(features).items() if f in table.column_names}
+            return TableWindow(table, kept, _frozen(frozen))
         window = traffic.between(reader, reference.start, reference.end, features)
         if window.rows:
             self._folder.mkdir(exist_ok=True)
@@ -87,4 +96,33 @@ class References:
             segments.sync_file(temporary)
             temporary.rename(frozen)
             segments.sync_folder(self._folder)
+            return replace(window, name=_frozen(frozen))
         return window
+
+
+def spans(reference: Reference, window_start: datetime, window_end: datetime) -> list[Span]:
+    """The times that a reference of earlier times is made of, the earliest first.
+
+    Raises:
+        NotEvaluable: no_reference, when the clocks skipped this hour in all of these weeks.
+    """
+    if reference.trailing is not None:
+        return [(window_start - timedelta(seconds=reference.trailing), window_start)]
+    assert reference.seasonal is not None
+    weeks = reference.seasonal // WEEK_SECONDS
+    if not (found := weeks_before(window_start, window_end, weeks, ZoneInfo(reference.timezone))):
+        raise NotEvaluable("no_reference", f"the clocks of {reference.timezone} skipped this hour; take more weeks")
+    return found
+
+
+def title(reference: Reference, window_start: datetime) -> str:
+    """What a reference of earlier times is called."""
+    before = f"before {window_start:%Y-%m-%dT%H:%M:%SZ}"
+    if reference.trailing is not None:
+        return f"trailing {reference.trailing} s {before}"
+    assert reference.seasonal is not None
+    return f"seasonal {reference.seasonal // WEEK_SECONDS} weeks {before} {reference.timezone}"
+
+
+def _frozen(path: Path) -> str:
+    return f"fixed {path.stem} sha256:{segments.sha256(path)[:16]}"

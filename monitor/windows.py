@@ -41,10 +41,12 @@ def slots_of(when: datetime, every: int, window: int) -> Iterator[datetime]:
 
 @dataclass(frozen=True, slots=True)
 class TableWindow:
-    """A `detectors.contract.Window` over an Arrow table. Column names are the features' own, without prefix."""
+    """A `detectors.contract.Window` over an Arrow table. Column names are the features' own, without prefix. `name` says what a
+    reference is, for the reading that is stored."""
 
     table: pa.Table
     features: Mapping[str, ColumnKind]
+    name: str = ""
 
     @property
     def rows(self) -> int:

@@ -129,6 +129,7 @@ metrics VARCHAR JSON of further numbers by name
 parts VARCHAR JSON of features or slices, largest contribution first
 duration_seconds DOUBLE time it took
 received_at TIMESTAMPTZ when it was computed
+reference VARCHAR what it was compared with: a name and, of what is frozen, its hash; null without a reference
 """
         ),
         "slot",

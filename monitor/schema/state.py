@@ -88,6 +88,7 @@ MIGRATIONS: dict[int, str] = {
             CHECK_SLICES,
             create_table("thresholds"),
             *_added("verdicts", "needed", "of_windows", "note"),
+            *_added("readings", "reference"),
         ]
     ),
 }  # fmt: skip

@@ -154,7 +154,23 @@ PROBLEMS: dict[str, tuple[Any, list[str]]] = {
     ),
     "two references": (
         {**GOOD, "checks": [check("c", "Shift", reference={"trailing": "1d", "file": "x.csv"})]},
-        ["checks.0.reference: give exactly one of start and end, trailing, or file"],
+        ["checks.0.reference: give exactly one of start and end, trailing, seasonal, or file"],
+    ),
+    "half a week": (
+        {**GOOD, "checks": [check("c", "Shift", reference={"seasonal": "10d"})]},
+        ["checks.0.reference.seasonal: 864000 s are no whole weeks; give 1w, 4w and so on ('10d')"],
+    ),
+    "an unknown time zone": (
+        {**GOOD, "checks": [check("c", "Shift", reference={"seasonal": "1w", "timezone": "Moon/Sea"})]},
+        ["checks.0.reference.timezone: no time zone 'Moon/Sea'; give a name such as UTC or Europe/Berlin ('Moon/Sea')"],
+    ),
+    "a time zone for nothing": (
+        {**GOOD, "checks": [check("c", "Shift", reference={"trailing": "1w", "timezone": "Europe/Berlin"})]},
+        ["checks.0.reference: timezone (Europe/Berlin) belongs to seasonal; the others have no hours of the day"],
+    ),
+    "weeks that overlap": (
+        {**GOOD, "checks": [check("c", "Shift", window="8d", reference={"seasonal": "4w"})]},
+        ["checks.0: a window of 691200 s overlaps the same hours of the week before; at most 1w"],
     ),
     "half a range": (
         {**GOOD, "checks": [check("c", "Shift", reference={"start": "2026-01-01T00:00:00Z"})]},
