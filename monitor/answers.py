@@ -18,7 +18,7 @@ from pathlib import Path
 
 from detectors import registry
 from detectors.contract import ColumnKind
-from monitor import windows
+from monitor import said, windows
 from monitor.config import Check
 from monitor.reader import Reader, literal
 from monitor.schema import quote
@@ -54,6 +54,8 @@ FEATURES = (
     "response_characters", "llm_model", "model_version", "prompt_version", "finish_reason", "error_type",
 )  # fmt: skip
 """What `features` stands for, beside the scores of the model's checks."""
+
+LOGS_APART = timedelta(hours=1)  # a log with the question of a call is as old as the call is long
 
 DERIVED = re.compile(r"(score|flagged|feedback|attributes)\.(.+)", re.DOTALL)
 
@@ -152,11 +154,18 @@ class Answers:
             f"SELECT {', '.join(columns) or 'c.seq'} FROM (SELECT * FROM "
             f"{reader.source('calls', self.model, since=start, until=end)} WHERE event_time >= $1 AND event_time < $2 "
             "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1) c "
-            f"JOIN {reader.source('generations', self.model, since=start, until=end)} g USING (record_id) "
+            f"JOIN {self._generations(reader, start, end)} g USING (record_id) "
             f"{' '.join(self._joins(reader, start, end))} WHERE c.counted {kept} ORDER BY c.event_time, record_id",
             [start, end],
         )
         return TableWindow(table, self.features()).renamed(self._renamed)
+
+    def _generations(self, reader: Reader, start: datetime, end: datetime) -> str:
+        found = reader.source("generations", self.model, since=start, until=end)
+        texts = [name for name in said.TEXTS if {name, f"{name}_characters"} & {*self._named}]
+        if not texts:
+            return found
+        return said.filled(found, reader.source("contents", self.model, since=start - LOGS_APART, until=end + LOGS_APART), texts)
 
     def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
         return windows.from_file(reader, path, self.features(), self.added).renamed(self._renamed)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 
-from monitor import segments
+from monitor import said, segments
 from monitor.clock import Clock
 from monitor.faultpoints import point
 from monitor.metrics import Metrics
@@ -205,6 +205,10 @@ def views(files: Mapping[tuple[str, str], Files]) -> list[str]:
         statements.append(f"CREATE VIEW {kind} AS {' UNION ALL '.join(parts)}")
         statements.append(f"COMMENT ON VIEW {kind} IS {literal(table.about)}")
         statements += [f"COMMENT ON COLUMN {kind}.{quote(c.name)} IS {literal(c.about)}" for c in table.columns]
+    about = "Generations with the texts that came apart from their span, as log records, where the span has none."
+    statements.append(f"CREATE VIEW answers AS FROM {said.filled('generations', 'contents', by='model, record_id')}")
+    statements.append(f"COMMENT ON VIEW answers IS {literal(about)}")
+    statements += [f"COMMENT ON COLUMN answers.{quote(c.name)} IS {literal(c.about)}" for c in KINDS["generations"].columns]
     return statements
 
 

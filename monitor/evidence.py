@@ -53,7 +53,7 @@ def gather(
     span = f"event_time >= '{start.isoformat()}' AND event_time < '{end.isoformat()}'"
     if log == "calls":
         evidence["sql"] = (
-            f"SELECT * FROM generations WHERE model = {literal(check.model)} AND {span} AND record_id IN (SELECT record_id FROM "
+            f"SELECT * FROM answers WHERE model = {literal(check.model)} AND {span} AND record_id IN (SELECT record_id FROM "
             f"calls WHERE model = {literal(check.model)} AND counted AND {span}) ORDER BY event_time"
         )
         return evidence
@@ -78,7 +78,7 @@ def gather(
     )
     evidence["sql"] = (
         f"SELECT record_id, s.value, g.prompt_version, g.question, g.response FROM (SELECT * FROM scores WHERE "
-        f"model = {literal(check.model)} AND {chosen} {last}) s JOIN generations g USING (model, record_id){of_slice} "
+        f"model = {literal(check.model)} AND {chosen} {last}) s JOIN answers g USING (model, record_id){of_slice} "
         f"ORDER BY s.value {order}, record_id"
     )
     return evidence

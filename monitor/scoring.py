@@ -17,7 +17,7 @@ import orjson
 
 from detectors import registry
 from detectors.contract import Outcome, Score, settings_hash
-from monitor import log
+from monitor import log, said
 from monitor.child import Child, Remote
 from monitor.clock import Clock
 from monitor.config import Config
@@ -321,21 +321,11 @@ def _fill(reader: Reader, model: str, generations: Sequence[dict[str, Any]]) -> 
         return
     places = reader.places("traces", "contents", model, [row["trace_hash"] for row in lacking.values()])
     marks = ", ".join("?" * len(lacking))
-    said: dict[str, dict[str, Any]] = {}
-    for row in reader.query(
-        f"SELECT record_id, question, system, response FROM {reader.source('contents', model, places=places)} "
-        f"WHERE record_id IN ({marks}) ORDER BY event_time, seq",
-        list(lacking),
-    ):
-        texts = said.setdefault(row["record_id"], {})
-        if row["question"] is not None:
-            texts["question"] = row["question"]  # the last one asked
-        for name in ("system", "response"):
-            if row[name] is not None:
-                texts.setdefault(name, row[name])
-    for record_id, texts in said.items():
-        row = lacking[record_id]
-        row.update({name: text for name, text in texts.items() if row[name] is None})
+    names = ("question", "system", "response")
+    contents = f"{reader.source('contents', model, places=places)} WHERE record_id IN ({marks})"
+    for texts in reader.query(said.in_logs(contents, names), list(lacking)):
+        row = lacking[texts["record_id"]]
+        row.update({name: texts[name] for name in names if row[name] is None})
 
 
 def _append(

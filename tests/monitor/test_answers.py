@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from detectors.contract import Window
 from tests.monitor.support import NOON, World, check, contexts, generation
+from tests.monitor.tracing import chat, event
 
 MINUTE = timedelta(minutes=1)
 DAWN = NOON - timedelta(hours=6)
@@ -221,3 +222,17 @@ def test_a_column_of_predictions_may_stand_for_another(make_world: Callable[...,
     world.send("predictions", prediction("a", at(1), prediction=1, features={"second": 5}), prediction("b", at(11)))
     world.look()
     assert {s: v for s, (_, v, _) in world.readings("mean").items()} == {at(10): 5.0}
+
+
+def test_texts_that_came_as_logs_are_in_the_window(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[on_answers("long", "tests.plugins:Mean", columns={"prediction": "response_characters"})])
+    world.send(
+        "logs",
+        event("t", "c", "gen_ai.user.message", {"content": "from a log"}, at=0.1),
+        event("t", "c", "gen_ai.choice", {"message": {"role": "assistant", "content": "four"}}, at=0.9),
+    )
+    world.send("spans", chat("t", "c", question=None), chat("u", "d", response="eighteen"))
+    settled(world)
+    with world.store.read() as reader:
+        found = world.runners["long"]._meter._traffic.between(reader, NOON - MINUTE, NOON + MINUTE, {})
+    assert sorted(found.numbers("prediction").tolist()) == [4.0, 8.0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -490,6 +492,12 @@ def test_texts_that_come_as_logs_belong_to_the_generation_of_their_span(world: W
     assert world.score() == 1
     assert (asked[-1]["question"], asked[-1]["response"]) == ("from a log", "also")
     assert asked[-1]["revision"] == (2 if order == "late" else 1)
+    world.audit.refresh()
+    with duckdb.connect(str(world.store.root / "audit.duckdb"), read_only=True) as auditor:
+        auditor.execute(f"SET file_search_path = '{world.store.root}'")
+        ((question, response, messages),) = auditor.execute("SELECT question, response, messages FROM answers").fetchall()
+    assert (question, response) == ("from a log", "also")
+    assert [message["role"] for message in json.loads(messages)] == ["user", "assistant"]
     assert world.send("logs", ASKED).duplicates == 1
     world.settle()
     assert world.score() == 0
