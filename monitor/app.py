@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, log, runner, thresholds, traffic
+from monitor import configfile, intake, log, runner, thresholds, traffic
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -89,6 +89,8 @@ class App:
         # The helpers first: a process should not be forked from one that has DuckDB's threads.
         self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
         self._worker = self._child("worker", {}, nice=config.scoring.nice)
+        names = [f"intake-{n}" for n in range(1, intake.processes(config.server.intake_processes) + 1)]
+        processes = [self._child(name, None, nice=0, target=intake.TARGET) for name in names]
         self.store = store = Store(
             config.store,
             clock=clock,
@@ -98,7 +100,7 @@ class App:
         )
         self._closers.append(store.close)
         self._quarantine = Quarantine(store, clock=clock, metrics=metrics)
-        self._inbox = self._quarantine.reading(lambda: Inbox(config, store, clock=clock, metrics=metrics))
+        self._inbox = self._quarantine.reading(lambda: Inbox(config, store, clock=clock, metrics=metrics, processes=processes))
         self._references = References(store.root)
         self._runners = self._quarantine.reading(
             lambda: runner.build(config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics)
@@ -305,8 +307,8 @@ class App:
         self._stop.set()
         self._maintenance.join()
 
-    def _child(self, name: str, setup: object, *, nice: int) -> Child:
-        child = Child(name, f"monitor.helpers:{name}", setup, nice=nice, clock=self._clock, metrics=self.metrics)
+    def _child(self, name: str, setup: object, *, nice: int, target: str | None = None) -> Child:
+        child = Child(name, target or f"monitor.helpers:{name}", setup, nice=nice, clock=self._clock, metrics=self.metrics)
         self._closers.append(child.stop)
         return child
 

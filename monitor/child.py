@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -47,6 +48,7 @@ class Child:
         self._connection: Connection | None = None
         self._alive: socket.socket | None = None
         self._deaths = 0
+        self._limited = 0.0
         self._started_at = 0.0
         metrics.child_restarts.labels(name).inc(0)
         self._start()
@@ -56,6 +58,11 @@ class Child:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being asked."""
+        return self._asking.locked()
 
     def call(self, request: Any, timeout_seconds: float) -> Any:
         """The helper's answer.
@@ -69,25 +76,19 @@ class Child:
             connection = self._connection
             if connection is None:
                 raise ChildAway(f"{self.name}: being restarted")
-            late = threading.Event()
-            # By another thread: one that was stopped does not even read what it is asked, and sending waits for that.
-            timer = threading.Timer(timeout_seconds, self._give_up, [late])
-            timer.daemon = True
-            timer.start()
             try:
+                self._limit(connection, timeout_seconds)
                 connection.send(request)
                 ok, value = connection.recv()
-                timer.cancel()
-                if late.is_set():
-                    raise TimeoutError
             except (OSError, EOFError) as exc:
                 # The watcher may be a moment late: whoever asks next must not be blamed for this death.
                 self._connection = None
                 connection.close()
-                what = f"no answer within {timeout_seconds} s" if late.is_set() else "died while it was asked"
+                late = isinstance(exc, BlockingIOError)
+                if late:
+                    self._kill()
+                what = f"no answer within {timeout_seconds} s" if late else "died while it was asked"
                 raise ChildFailed(f"{self.name}: {what}") from exc
-            finally:
-                timer.cancel()
         if not ok:
             raise Remote(value)
         return value
@@ -109,6 +110,7 @@ class Child:
         with contextlib.suppress(OSError):  # dead already: the watcher will see
             connection.send(self._spec)
         self._connection = connection
+        self._limited = 0.0
         self._started_at = self._clock.monotonic()
         self._metrics.child_up.labels(self.name).set(1)
 
@@ -117,9 +119,15 @@ class Child:
             if self._process is not None:
                 self._process.kill()
 
-    def _give_up(self, late: threading.Event) -> None:
-        late.set()
-        self._kill()
+    def _limit(self, connection: Connection, seconds: float) -> None:
+        """On each step of sending and receiving, as one that was stopped does not even read what it is asked. By the kernel: a
+        thread for each call would cost more than the call."""
+        if seconds != self._limited:
+            with socket.socket(fileno=os.dup(connection.fileno())) as end:
+                limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._limited = seconds
 
     def _watch(self) -> None:
         while True:

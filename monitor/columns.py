@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
 
 from monitor.config import ModelConfig
 from monitor.fields import Rejected, columnable
 from monitor.records import Reject, Rows, same_kind
-from monitor.schema import FEATURE
-from monitor.store import Store
-from monitor.transaction import Transaction
+
+if TYPE_CHECKING:
+    from monitor.transaction import Transaction
 
 
-class FeatureColumns:
-    """Of the models of one config. `kind_of` may be asked by any thread, the rest belongs to the writer."""
+class FeatureKinds:
+    """Of the models of one config. Any thread may ask."""
 
-    def __init__(self, store: Store, models: Mapping[str, ModelConfig]) -> None:
-        self._store = store
+    def __init__(self, columns_of: Callable[[str], Mapping[str, str]], models: Mapping[str, ModelConfig]) -> None:
+        """`columns_of`: model -> features that have a column, name -> kind."""
+        self._columns_of = columns_of
         self._models = models
 
     def kind_of(self, model: str, feature: str, seen: str) -> str | None:
         """What a feature is; one without a column is what it looks like, until the writer decides."""
-        columns = self._store.feature_columns(model)
+        columns = self._columns_of(model)
         if (known := columns.get(feature)) is not None:
             return known  # a column keeps its type, whatever a later config says
         if (declared := self._models[model].features) is not None:
             return declared.get(feature)
         return seen if len(columns) < self._models[model].max_features and columnable(feature) else None
+
+
+class FeatureColumns:
+    """Of the models of one config. Belongs to the writer."""
+
+    def __init__(self, models: Mapping[str, ModelConfig]) -> None:
+        self._models = models
 
     def settle(
         self, transaction: Transaction, model: str, rows: Rows, new: Sequence[int], items: Sequence[Any]
@@ -39,8 +45,6 @@ class FeatureColumns:
         """Decide on features that have no column yet, and return the places that stay and what was refused. What gets no
         column moves to `extra`."""
         kinds = dict(transaction.feature_columns(model))
-        if all(kinds.get(name) == kind for name, kind in rows.kinds):
-            return list(new), []
         config = self._models.get(model)  # gone when a reload removed it while the batch was in hand
         limit = 0 if config is None else config.max_features if config.features is None else len(kinds) + len(config.features)
         stay, refused = [], []
@@ -60,15 +64,6 @@ class FeatureColumns:
                 rows.features[i] = {n: v for n, v in rows.features[i].items() if n not in spare}
         transaction.add_features(model, kinds)
         return stay, refused
-
-
-def typed(kinds: Mapping[str, str], features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The columns of the table, by name. `kinds`: feature -> number or category."""
-    names = dict.fromkeys(chain.from_iterable(features))
-    types = {"number": pa.float64(), "category": pa.string()}
-    # Record by record, as they lie in memory; a feature that a record lacks is null.
-    columns = pa.array(features, pa.struct([(name, types[kinds[name]]) for name in names])).flatten()
-    return {FEATURE + name: column for name, column in zip(names, columns, strict=True)}
 
 
 def _fit(

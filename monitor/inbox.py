@@ -11,26 +11,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
 
+from monitor.blocks import Block, Opened, block, packed
 from monitor.changes import Changes
+from monitor.child import Child
 from monitor.clock import Clock
-from monitor.columns import FeatureColumns, typed
+from monitor.columns import FeatureColumns
 from monitor.config import Config
 from monitor.deadletter import letters as deadletters
 from monitor.deadletter.letters import MAX_PAYLOAD as MAX_PAYLOAD
-from monitor.genai import prices
-from monitor.genai.dialects import Dialects
+from monitor.errors import BodyRejected
+from monitor.intake import Intake
 from monitor.keys import hash64
 from monitor.masking.masking import Masking
 from monitor.metrics import Metrics
-from monitor.otlp.routing import Router
-from monitor.otlp.rows import SpanReader
+from monitor.opener import Body
 from monitor.passages import Passages
 from monitor.queueing import Queueing
-from monitor.records import LATE, REVISED, Parsed, Parser, Reject, Rows
+from monitor.records import LATE, REVISED, Parsed, Reject, Rows
 from monitor.settling.traces import Traces
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -51,6 +53,7 @@ class Answer:
     ignored: int = 0  # log records that hold nothing to keep
     stored_by: Counter[tuple[str, str]] = field(default_factory=Counter)  # rows by kind and model
     places_by: dict[str, set[int]] = field(default_factory=dict)  # by model, those of new spans in the batch
+    failed: BodyRejected | None = None  # the body as a whole could not be read; its beginning is in the dead letter
 
     @property
     def accepted(self) -> int:
@@ -112,14 +115,15 @@ class Batch:
 class Inbox:
     """One for all sources; any thread may call it."""
 
-    def __init__(self, config: Config, store: Store, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, config: Config, store: Store, *, clock: Clock, metrics: Metrics, processes: Sequence[Child] = ()) -> None:
+        """`processes`: those that open bodies, see `Intake`."""
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self.passages = Passages(store)
         self._queueing = Queueing(store, self.passages, Traces(store), metrics)
         self._changes = Changes(store, metrics)
-        self._dialects = Dialects()
+        self._intake = Intake(processes, lambda: store.features, lambda kind, many: metrics.masked.labels(kind).inc(many))
         self.configure(config)
         with store.read() as reader:
             for reason, count in deadletters.open_by_reason(reader).items():
@@ -127,14 +131,10 @@ class Inbox:
 
     def configure(self, config: Config) -> None:
         """Take a new config; batches in hand keep the old one."""
-        self._columns = FeatureColumns(self._store, {m.name: m for m in config.models})
-        self._masking = Masking(config, self._metrics)
+        self._columns = FeatureColumns({m.name: m for m in config.models})
         self._settle = timedelta(seconds=config.scoring.settle_seconds)
-        tasks = {m.name: m.task for m in config.models}
-        router = Router(config.models, config.otlp.default_model)
-        known = prices.load(config.prices.file or prices.FILE)
-        self._spans = SpanReader(self._dialects, router, known, max_text_bytes=config.server.max_text_bytes)
-        self._parser = Parser(tasks, self._columns.kind_of, known, max_text_bytes=config.server.max_text_bytes)
+        self._uncounted = Masking(config, lambda kind, many: None)
+        self._opener = self._intake.configure(config)
 
     def put(self, batch: Batch) -> Future[Answer]:
         """Check the records and have them stored; the future is done once they are durable.
@@ -142,109 +142,117 @@ class Inbox:
         Raises:
             InboxFull, StoreUnavailable: nothing was taken; the sender must send again.
         """
-        if not batch.masked:
-            items, named = self.mask(batch.kind, batch.items, batch.model), self._masking.model(batch.model)
-            batch = replace(batch, items=items, model=named, key=self._masking.key(batch.key))
-        received_at = self._clock.now()
+        opener, received_at = self._opener, self._clock.now()
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
-        parsed = self._parse(batch, arrived_at)
-        parsed.received_at = received_at
-        future = self._store.submit(
-            lambda transaction: self._keep(transaction, batch, parsed), records=max(1, len(batch.items)), size=batch.size
+        if isinstance(batch.items, Body):
+            opened = self._intake.open(batch.items, batch.model, arrived_at)
+            batch = self._masked(batch, _Again(batch.items, self._uncounted, batch.model), opener.masking)
+        else:
+            if not batch.masked:
+                items = opener.masking.apply(batch.kind, batch.items, batch.model)
+                batch = self._masked(batch, items, opener.masking)
+            opened = packed(opener.parse(batch.kind, batch.items, batch.model, arrived_at))
+        opened.received_at = received_at
+        parse = partial(opener.parse, batch.kind, batch.items, batch.model, arrived_at)
+        return self._store.submit(
+            lambda transaction: self._keep(transaction, batch, opened, parse), records=max(1, opened.total), size=batch.size
         )
-        future.add_done_callback(lambda done: self._count(batch, parsed, done))
-        return future
+
+    @staticmethod
+    def _masked(batch: Batch, items: Sequence[Any], masking: Masking) -> Batch:
+        return replace(batch, items=items, model=masking.model(batch.model), key=masking.key(batch.key), masked=True)
 
     def mask(self, kind: str, items: Sequence[Any], model: str | None = None) -> list[Any]:
         """The items as they may be written anywhere, for who has to keep some before they can be put."""
-        return self._masking.apply(kind, items, model)
-
-    def _parse(self, batch: Batch, arrived_at: datetime) -> Parsed:
-        if batch.kind == "spans":
-            return self._spans.spans(batch.items, model=batch.model, received_at=arrived_at)
-        if batch.kind == "logs":
-            return self._spans.logs(batch.items, model=batch.model, received_at=arrived_at)
-        return self._parser.parse(batch.kind, batch.items, model=batch.model, received_at=arrived_at)
+        return self._opener.masking.apply(kind, items, model)
 
     # --- on the writer thread, inside the transaction ---
 
-    def _keep(self, transaction: Transaction, batch: Batch, parsed: Parsed) -> Answer:
+    def _keep(self, transaction: Transaction, batch: Batch, opened: Opened, parse: Callable[[], Parsed]) -> Answer:
         if batch.also is not None:
             batch.also(transaction)
-        if batch.key is not None and (earlier := self._earlier(transaction, batch, parsed)) is not None:
+        if batch.key is not None and (earlier := self._earlier(transaction, batch, opened)) is not None:
+            transaction.count_on_commit(lambda: self._count(batch, opened, earlier))
             return earlier
-        answer = Answer(batch.key or uuid.uuid4().hex, rejects=list(parsed.rejects), ignored=parsed.ignored)
-        for (kind, model), rows in parsed.rows.items():
-            if rows.index:
-                self._keep_rows(transaction, parsed, kind, model, rows, answer, batch)
+        fresh: dict[tuple[str, str], Rows] = {}
+        if opened.kind == "predictions" and not _known(transaction, opened):
+            # Decided record by record, which takes the records themselves.
+            parsed = parse()
+            fresh = parsed.rows
+            opened.blocks, opened.rejects = packed(parsed).blocks, parsed.rejects
+        answer = Answer(batch.key or uuid.uuid4().hex, rejects=list(opened.rejects), ignored=opened.ignored)
+        answer.failed = None if opened.failed is None else BodyRejected(*opened.failed)
+        for (kind, model), rows in opened.blocks.items():
+            self._keep_rows(transaction, opened, kind, model, rows, answer, batch, fresh.get((kind, model)))
         if batch.replay is None:
-            self._set_aside(transaction, batch, parsed.received_at, answer)
+            self._set_aside(transaction, batch, opened.received_at, answer)
         else:
             batch.replay.settle(transaction, answer)
-        self._enter(transaction, batch, parsed, answer)
+        self._enter(transaction, batch, opened, answer)
+        transaction.count_on_commit(lambda: self._count(batch, opened, answer))
         return answer
 
     def _keep_rows(
-        self, transaction: Transaction, parsed: Parsed, kind: str, model: str, rows: Rows, answer: Answer, batch: Batch
-    ) -> None:
+        self, transaction: Transaction, opened: Opened, kind: str, model: str, rows: Block, answer: Answer, batch: Batch,
+        fresh: Rows | None,
+    ) -> None:  # fmt: skip
+        received_at = opened.received_at
         if kind == "contexts":
             for passages in rows.contexts:
-                added = self.passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
+                added = self.passages.keep(transaction, model, passages, received_at, answer.batch_id)
                 (answer.accepted_by if added else answer.duplicates_by)[model] += 1
                 if added:
                     answer.stored_by[kind, model] += 1
             return
-        if parsed.kind == "spans" and kind != "spans":
+        if opened.kind == "spans" and kind != "spans":
             new = self._that_came_with(transaction, kind, model, rows, answer)
         else:
             new, again = self._new(transaction, kind, model, rows, answer, batch)
             if rows.contexts:
                 # A generation sent again may bring passages that were not there the first time.
                 for passages in (rows.contexts[i] for i in again if rows.contexts[i]):
-                    self.passages.keep(transaction, model, passages, parsed.received_at, answer.batch_id)
-            if kind == "predictions":
-                new, refused = self._columns.settle(transaction, model, rows, new, batch.items)
+                    self.passages.keep(transaction, model, passages, received_at, answer.batch_id)
+            if fresh is not None:
+                new, refused = self._columns.settle(transaction, model, fresh, new, batch.items)
                 answer.rejects += refused
+                rows = block(kind, fresh.take(new), transaction.feature_columns(model))
             answer.accepted_by[model] += len(new)
             if kind == "spans":
                 answer.places_by[model] = {rows.index[i] for i in new}
         if not new:
             return
-        everything = len(new) == len(rows.index)
-        columns: dict[str, Any] = {
-            name: values if everything else [values[i] for i in new] for name, values in rows.columns.items()
-        }
-        if kind == "predictions":
-            columns |= typed(transaction.feature_columns(model), [rows.features[i] for i in new])
-        keys, contents = [rows.key[i] for i in new], [rows.content[i] for i in new]
+        if len(new) < len(rows.index):
+            rows = rows.take(new)
+        columns = rows.columns
         first = transaction.append(
             kind,
             model,
             {
-                **columns,
-                "received_at": parsed.received_at,
+                **columns.arrays,
+                **rows.features.arrays,
+                "received_at": received_at,
                 "batch_id": answer.batch_id,
-                "key_hash": keys,
-                "content_hash": contents,
+                "key_hash": rows.key,
+                "content_hash": rows.content,
             },
         )
-        transaction.put_keys(kind, model, keys, contents, first)
+        transaction.put_keys(kind, model, rows.key, rows.content, first)
         answer.stored_by[kind, model] += len(new)
         if kind not in LATE:
             # An event time in the future must not close windows that are still filling.
-            times = [t for t in columns["event_time"] if t <= parsed.received_at + FUTURE_TOLERANCE]
-            if times:
-                transaction.advance_watermark(model, max(times))
+            latest = columns.latest("event_time", received_at + FUTURE_TOLERANCE)
+            if latest is not None:
+                transaction.advance_watermark(model, latest)
         if kind in ("generations", "predictions"):
-            self._changes.note(transaction, model, columns, parsed.received_at)
+            self._changes.note(transaction, model, columns, received_at)
         if kind in ("spans", "contents"):
-            self._queueing.note(transaction, kind, model, columns, parsed.received_at, self._settle)
-        elif parsed.kind == "generations":
-            passages = [passage for i in new for passage in rows.contexts[i]]
-            self._queueing.pushed(transaction, model, columns, first, passages, answer.batch_id, parsed.received_at, self._settle)
+            self._queueing.note(transaction, kind, model, columns, received_at, self._settle)
+        elif opened.kind == "generations":
+            passages = [passage for some in rows.contexts for passage in some]
+            self._queueing.pushed(transaction, model, columns, first, passages, answer.batch_id, received_at, self._settle)
 
     @staticmethod
-    def _that_came_with(transaction: Transaction, kind: str, model: str, rows: Rows, answer: Answer) -> list[int]:
+    def _that_came_with(transaction: Transaction, kind: str, model: str, rows: Block, answer: Answer) -> list[int]:
         """Places of the rows whose span is new, less those that were pushed before: what is stored stays as it is."""
         spans = answer.places_by.get(model, set())
         here: dict[int, int] = {}
@@ -256,7 +264,7 @@ class Inbox:
         ]
 
     def _new(
-        self, transaction: Transaction, kind: str, model: str, rows: Rows, answer: Answer, batch: Batch
+        self, transaction: Transaction, kind: str, model: str, rows: Block, answer: Answer, batch: Batch
     ) -> tuple[list[int], list[int]]:
         """Places of the rows that are neither stored nor earlier in this batch, and of those that are, word for word."""
         found = transaction.find(kind, model, rows.key)
@@ -294,7 +302,7 @@ class Inbox:
             received_at=received_at,
         )
 
-    def _enter(self, transaction: Transaction, batch: Batch, parsed: Parsed, answer: Answer) -> None:
+    def _enter(self, transaction: Transaction, batch: Batch, opened: Opened, answer: Answer) -> None:
         named = batch.key is not None
         key, content = hash64(batch.key or ""), _batch_content(batch)
         first = transaction.append(
@@ -304,13 +312,13 @@ class Inbox:
                 "batch_id": [answer.batch_id],
                 "source": batch.source,
                 "kind": batch.kind,
-                "records": parsed.total,
+                "records": opened.total,
                 "accepted": answer.accepted,
                 "duplicates": answer.duplicates,
                 "rejected": len(answer.rejects),
                 "body_hash": batch.body_hash if named else None,
                 "answer": orjson.dumps(answer.as_json()).decode() if named else None,
-                "received_at": parsed.received_at,
+                "received_at": opened.received_at,
                 "key_hash": [key] if named else None,
                 "content_hash": [content] if named else None,
             },
@@ -318,7 +326,7 @@ class Inbox:
         if named:
             transaction.put_keys("batches", "", [key], [content], first)
 
-    def _earlier(self, transaction: Transaction, batch: Batch, parsed: Parsed) -> Answer | None:
+    def _earlier(self, transaction: Transaction, batch: Batch, opened: Opened) -> Answer | None:
         """What was answered when this batch came before; a reused key with another body is a conflict of all records."""
         found = transaction.find("batches", "", [hash64(batch.key or "")])[0]
         if found is None:
@@ -333,31 +341,59 @@ class Inbox:
         reader = transaction.reader()
         stored = reader.query(f"SELECT answer FROM {reader.source('batches', '', after_seq=seq - 1)} WHERE seq = ?", [seq])
         answer.replay = orjson.loads(stored[0]["answer"])
-        for (kind, model), rows in parsed.rows.items():
-            if kind == parsed.kind or parsed.kind == "logs":
+        for (kind, model), rows in opened.blocks.items():
+            if kind == opened.kind or opened.kind == "logs":
                 answer.duplicates_by[model] += len(rows.index)
         return answer
 
     # --- after the commit ---
 
-    def _count(self, batch: Batch, parsed: Parsed, done: Future[Answer]) -> None:
-        if done.exception() is not None:
-            return
-        answer = done.result()
+    def _count(self, batch: Batch, opened: Opened, answer: Answer) -> None:
         self._metrics.logs_ignored.inc(answer.ignored)
         rejects = () if batch.replay else answer.rejects  # which were counted when they came first
         for reject, count in Counter(r.reason for r in rejects).items():
-            self._metrics.rejected.labels(parsed.kind, reject).inc(count)
+            self._metrics.rejected.labels(opened.kind, reject).inc(count)
             self._metrics.deadletters.labels(reject).inc(count)
         for model, count in answer.duplicates_by.items():
-            self._metrics.duplicates.labels(model, parsed.kind).inc(count)
+            self._metrics.duplicates.labels(model, opened.kind).inc(count)
         for (kind, model), count in answer.stored_by.items():
             self._metrics.records.labels(model, kind).inc(count)
-            self._metrics.last_record.labels(model, kind).set(parsed.received_at.timestamp())
+            self._metrics.last_record.labels(model, kind).set(opened.received_at.timestamp())
             # One look per batch: the records of a batch were sent together.
-            for when in parsed.rows[kind, model].columns.get("event_time", ())[:1]:
-                lag = (parsed.received_at - when).total_seconds()
+            for when in opened.blocks[kind, model].columns.head("event_time"):
+                lag = (opened.received_at - when).total_seconds()
                 self._metrics.event_lag.labels(kind).observe(max(0.0, lag))
+
+
+def _known(transaction: Transaction, opened: Opened) -> bool:
+    """Whether every feature of the predictions has a column of the kind it was taken for."""
+    for (_, model), rows in opened.blocks.items():
+        kinds = transaction.feature_columns(model)
+        if any(kinds.get(name) != kind for name, kind in rows.kinds):
+            return False
+    return True
+
+
+class _Again(Sequence[Any]):
+    """The records of a body that was opened elsewhere, masked: read once more where one has to be shown, which is seldom."""
+
+    def __init__(self, body: Body, masking: Masking, model: str | None) -> None:
+        """`masking`: one that does not count, as what was masked was counted."""
+        self._body = body
+        self._masking = masking
+        self._model = model
+        self._items: list[Any] | None = None
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._read()[place]
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def _read(self) -> list[Any]:
+        if self._items is None:
+            self._items = self._masking.apply(self._body.kind, self._body, self._model)
+        return self._items
 
 
 def _batch_content(batch: Batch) -> int:

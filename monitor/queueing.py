@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from monitor.blocks import Columns
 from monitor.metrics import Metrics
 from monitor.passages import Passages
 from monitor.settling import callcounts
@@ -51,7 +52,7 @@ class Queueing:
         self,
         transaction: Transaction,
         model: str,
-        columns: Mapping[str, Sequence[Any]],
+        columns: Columns,
         first: int,
         passages: Sequence[dict[str, Any]],
         batch_id: str,
@@ -73,7 +74,8 @@ class Queueing:
                 noted.add(columns["trace_hash"][place], root=record_id in begun, generation=columns["event_time"][place])
             self._traces.note(transaction, model, noted, now, settle)
         if alone:
-            self._at_once(transaction, model, _chosen(columns, alone), [first + p for p in alone], begun, now, settle)
+            chosen = columns.take(alone) if traced else columns
+            self._at_once(transaction, model, chosen, [first + p for p in alone], begun, now, settle)
 
     def _begin_passages(
         self, transaction: Transaction, model: str, passages: Sequence[dict[str, Any]], batch_id: str, now: datetime
@@ -124,9 +126,3 @@ class Queueing:
                 "event_time": [columns["event_time"][p] for p in places],
             },
         )
-
-
-def _chosen(columns: Mapping[str, Sequence[Any]], places: Sequence[int]) -> dict[str, Sequence[Any]]:
-    if len(places) == len(columns["record_id"]):
-        return dict(columns)
-    return {name: [values[p] for p in places] for name, values in columns.items()}

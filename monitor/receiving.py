@@ -11,15 +11,10 @@ from typing import Protocol
 from monitor import log
 from monitor.errors import BodyRejected, InboxFull, StoreUnavailable
 from monitor.inbox import Answer, Batch
-from monitor.records import Reject
 
 UNAVAILABLE_SECONDS = 2
 DECODERS = 4
 """Bodies inflated and decoded at once, per receiver: more threads would only hold more memory, as one decodes at a time."""
-
-
-KEPT_BYTES = 2**20
-"""Of a body that cannot be read."""
 
 
 class Inbox(Protocol):
@@ -101,11 +96,6 @@ def unauthorized(role: str = "ingest") -> Trouble:
 def refused(why: str) -> Trouble:
     """Nothing is taken for now: stopping, or the store is away."""
     return Trouble(503, "unavailable", why, UNAVAILABLE_SECONDS)
-
-
-def unreadable(body: bytes, reason: str, exc: BodyRejected) -> list[Reject]:
-    """A body that cannot be read as a whole, for the dead letter: its beginning is all there is to keep."""
-    return [Reject(0, reason, str(exc), None, body[:KEPT_BYTES], len(body) if len(body) > KEPT_BYTES else None)]
 
 
 def trouble_of(exc: Exception, transport: str, fault_status: int) -> Trouble:

@@ -58,6 +58,16 @@ class Rows:
     numbers: set[str] = field(default_factory=set)  # features that were numbers in an earlier record of the batch
     contexts: list[list[dict[str, Any]]] = field(default_factory=list)
 
+    def take(self, places: Sequence[int]) -> Rows:
+        """The rows in these places."""
+
+        def chosen(values: list[Any]) -> list[Any]:
+            return [values[i] for i in places] if values else []
+
+        columns = {name: chosen(values) for name, values in self.columns.items()}
+        lists = chosen(self.index), chosen(self.key), chosen(self.content)
+        return Rows(*lists, columns, chosen(self.features), self.kinds, self.numbers, chosen(self.contexts))
+
     def add(self, index: int, key: int, content: int, values: Mapping[str, Any]) -> None:
         self.index.append(index)
         self.key.append(key)

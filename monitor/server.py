@@ -23,15 +23,18 @@ from monitor.cloudevents.pairing import Pairs, Taken
 from monitor.config import Server
 from monitor.deadletter.admin import PATHS as ADMIN_PATHS
 from monitor.deadletter.admin import Admin
-from monitor.decode import decode
 from monitor.errors import BodyRejected
 from monitor.http import Receiver, Work
 from monitor.inbox import Answer, Batch
 from monitor.metrics import Metrics
-from monitor.receiving import Budget, Hold, Inbox, Trouble, unreadable
+from monitor.opener import Body, unreadable
+from monitor.receiving import Budget, Hold, Inbox, Trouble
 from monitor.records import KINDS
+from monitor.report import HEADERS as REPORT_HEADERS
+from monitor.report import Reports
 
 TRANSPORT = "push"
+RENDERED = 4  # requests for pages at once, all but one of which wait
 MAX_KEY = 256
 
 
@@ -40,11 +43,13 @@ class PushServer(Receiver):
 
     def __init__(
         self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics,
-        admin: Admin | None = None, pairs: Pairs | None = None,
+        admin: Admin | None = None, pairs: Pairs | None = None, reports: Reports | None = None,
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._admin = admin
         self._pairs = pairs
+        self._reports = reports
+        self._rendering = anyio.CapacityLimiter(RENDERED)
         super().__init__(
             config,
             tokens=tokens,
@@ -61,7 +66,12 @@ class PushServer(Receiver):
             records["/v1/cloudevents"] = self._events
         return {**records, **(self._admin.paths(self) if self._admin else {})}
 
+    def pages(self) -> Mapping[str, Work]:
+        return {} if self._reports is None else {"/v1/incidents/{incident_id}/report": self._report}
+
     def role(self, request: Request) -> str:
+        if request.url.path.startswith("/v1/incidents/"):
+            return "query"
         return "admin" if request.url.path in ADMIN_PATHS else "ingest"
 
     def problem(self, request: Request, trouble: Trouble, headers: Mapping[str, str]) -> Response:
@@ -69,13 +79,19 @@ class PushServer(Receiver):
 
     async def _take(self, kind: str, request: Request, hold: Hold) -> Response:
         body = await self.body(request, hold)
-        done, failed = await self.in_thread(self._put, kind, request, body, hold)
+        done = await self.in_thread(self._put, kind, request, body, hold)
         answer: Answer = await asyncio.wrap_future(done)
-        if failed:
-            raise failed
+        if answer.failed:
+            raise answer.failed
         shown = answer.as_json()
         nothing = shown["rejected"] and not shown["accepted"] and not shown["duplicates"]
         return JSONResponse(shown, status_code=422 if nothing else 200)
+
+    async def _report(self, request: Request, hold: Hold) -> Response:
+        assert self._reports is not None
+        # Not one of the few decoders: it may take a minute, most of which it waits for the worker.
+        page = await anyio.to_thread.run_sync(self._reports.page, request.path_params["incident_id"], limiter=self._rendering)
+        return Response(page, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     async def _events(self, request: Request, hold: Hold) -> Response:
         sent = await self.body(request, hold)
@@ -93,25 +109,18 @@ class PushServer(Receiver):
         taken = await anyio.to_thread.run_sync(take)  # not one of the few decoders: most of the time it waits for commits
         return JSONResponse(taken.as_json(), status_code=422 if taken.nothing else 200)
 
-    def _put(self, kind: str, request: Request, sent: bytes, hold: Hold) -> tuple[Future[Answer], BodyRejected | None]:
-        """The answer to come and, where the body as a whole cannot be read, why: its beginning is then all there is to keep."""
+    def _put(self, kind: str, request: Request, sent: bytes, hold: Hold) -> Future[Answer]:
         body = self.inflated(request, sent, hold)
         key = request.headers.get("Idempotency-Key")
         if key is not None and not 0 < len(key) <= MAX_KEY:
             raise BodyRejected(400, "bad_key", f"Idempotency-Key: {len(key)} characters; 1 to {MAX_KEY} are allowed")
-        failed = None
-        try:
-            items = decode(body, request.headers.get("Content-Type", "application/json"))
-        except BodyRejected as exc:
-            failed = exc
-            items = unreadable(body, exc.reason, exc)
         batch = Batch(
             kind,
-            items,
+            Body(kind, body, request.headers.get("Content-Type", "application/json")),
             TRANSPORT,
             model=request.query_params.get("model"),
             key=key,
             body_hash=hashlib.sha256(body).hexdigest() if key else None,
             size=len(body),
         )
-        return self._inbox.put(batch), failed
+        return self._inbox.put(batch)

@@ -155,6 +155,11 @@ class Store:
         """Every (kind, model) that has rows."""
         return sorted(self._seq)
 
+    @property
+    def features(self) -> Mapping[str, Mapping[str, str]]:
+        """By model, features that have a column: name -> kind. Another object whenever there is a new one."""
+        return self._features
+
     def feature_columns(self, model: str) -> Mapping[str, str]:
         """Features of a model that have a column: name -> kind."""
         return self._features.get(model, {})

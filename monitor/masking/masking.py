@@ -23,7 +23,6 @@ from monitor.fields import Rejected
 from monitor.genai.dialecttable import FILE as DIALECTS
 from monitor.masking import contentless
 from monitor.masking.policy import HASH, Count, Policy, keyed, parsed
-from monitor.metrics import Metrics
 from monitor.otlp.routing import Router
 from monitor.otlp.spans import Event, Link, LogRecord, Span
 from monitor.records import MAX_ID, Reject
@@ -42,10 +41,10 @@ _BOTH = re.compile("[0-9a-f]{32}-[0-9a-f]{16}")
 class Masking:
     """Made of one config; a reload makes another. Any thread may call it."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
+    def __init__(self, config: Config, count: Count) -> None:
         self._router = Router(config.models, config.otlp.default_model)
         self._failed = False
-        self._count: Count = lambda kind, many: metrics.masked.labels(kind).inc(many)
+        self._count = count
         base, secret = config.masking, config.masking.hash_key
         self._key = secret.get_secret_value().encode() if secret else None
         dialects = _dialects()

@@ -1,4 +1,4 @@
-"""An OTLP export on its way in, whichever transport brought it: decoded, handed to the inbox, answered.
+"""An OTLP export on its way in, whichever transport brought it: handed to the inbox, answered.
 
 What cannot be stored comes back as partial success, with the number of records and why; the sender must not send it again.
 """
@@ -17,16 +17,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from monitor import receiving
-from monitor.errors import BodyRejected
 from monitor.inbox import Answer, Batch
-from monitor.otlp.wire import JSON, decode_logs, decode_traces, encoding_of
+from monitor.opener import Body
+from monitor.otlp.wire import encoding_of
 from monitor.receiving import Inbox
 
 REASONS_SHOWN = 3
 
-Put = tuple[Future[Answer] | None, BodyRejected | None]
-"""The answer to come, None for a signal whose records are discarded; and, where the body as a whole cannot be read, why."""
+Put = Future[Answer] | None
+"""The answer to come, None for a signal whose records are discarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,6 @@ class Signal:
     path: str
     service: str
     kind: str | None
-    decode: Callable[[bytes, str], list[Any]] | None
     response: Callable[[], Message]
     rejected: str  # where the response counts
 
@@ -46,7 +44,6 @@ SIGNALS = (
         "/v1/traces",
         "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
         "spans",
-        decode_traces,
         ExportTraceServiceResponse,
         "rejected_spans",
     ),
@@ -54,7 +51,6 @@ SIGNALS = (
         "/v1/logs",
         "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         "logs",
-        decode_logs,
         ExportLogsServiceResponse,
         "rejected_log_records",
     ),
@@ -63,7 +59,6 @@ SIGNALS = (
         "/v1/metrics",
         "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         None,
-        None,
         ExportMetricsServiceResponse,
         "rejected_data_points",
     ),
@@ -71,22 +66,15 @@ SIGNALS = (
 
 
 def put(inbox: Inbox, signal: Signal, body: bytes, content_type: str, *, source: str) -> Put:
-    """Of a body that cannot be read as a whole, the beginning goes to the dead letter.
-
+    """
     Raises:
         InboxFull, StoreUnavailable: nothing was taken.
         BodyRejected: 415.
     """
-    encoding = encoding_of(content_type)
-    if signal.decode is None or signal.kind is None:
-        return None, None
-    failed = None
-    try:
-        items = signal.decode(body, content_type)
-    except BodyRejected as exc:
-        failed = exc
-        items = receiving.unreadable(body, "bad_json" if encoding == JSON else "undecodable", exc)
-    return inbox.put(Batch(signal.kind, items, source, size=len(body))), failed
+    encoding_of(content_type)
+    if signal.kind is None:
+        return None
+    return inbox.put(Batch(signal.kind, Body(signal.kind, body, content_type), source, size=len(body)))
 
 
 async def answer(signal: Signal, taken: Put) -> Message:
@@ -96,13 +84,12 @@ async def answer(signal: Signal, taken: Put) -> Message:
         BodyRejected: the body could not be read; what there was to keep of it is durable.
         StoreUnavailable: nothing was stored.
     """
-    done, failed = taken
     made = signal.response()
-    if done is None:
+    if taken is None:
         return made
-    answer = await asyncio.wrap_future(done)
-    if failed:
-        raise failed
+    answer = await asyncio.wrap_future(taken)
+    if answer.failed:
+        raise answer.failed
     if answer.rejects:
         partial: Any = made.partial_success  # type: ignore[attr-defined]
         setattr(partial, signal.rejected, len(answer.rejects))

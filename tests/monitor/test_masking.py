@@ -49,7 +49,9 @@ KEY = "0123456789abcdef"
 def made(models: list[dict[str, Any]] | None = None, **settings: Any) -> tuple[Masking, Metrics]:
     some = models or [{"name": "bot", "task": "llm"}]
     metrics = Metrics(CollectorRegistry())
-    return Masking(Config.model_validate({"models": some, "masking": settings}), metrics), metrics
+    return Masking(
+        Config.model_validate({"models": some, "masking": settings}), lambda kind, many: metrics.masked.labels(kind).inc(many)
+    ), metrics
 
 
 def one(kind: str, item: Any, model: str | None = "bot", **settings: Any) -> Any:
@@ -484,7 +486,7 @@ def test_the_key_stands_in_the_environment_or_a_file_of_its_own(tmp_path: Path) 
     file.write_text("masking: {hash_key: '${file:key}', fields: {user_id: hash}}\n", encoding="utf-8")
     config = configfile.load(file)
     assert KEY not in repr(config)
-    assert Masking(config, Metrics(CollectorRegistry())).apply("generations", [{"user_id": "bob"}]) == [
+    assert Masking(config, lambda kind, many: None).apply("generations", [{"user_id": "bob"}]) == [
         one("generations", {"user_id": "bob"}, hash_key=KEY, fields={"user_id": "hash"})
     ]
 

@@ -1,0 +1,229 @@
+"""Bodies opened by a process of their own: the same rows as in the owner, and nothing lost with the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from monitor.blocks import Opened
+from monitor.child import Child
+from monitor.config import Config
+from monitor.errors import ChildAway, StoreUnavailable
+from monitor.inbox import Batch, Inbox
+from monitor.intake import TARGET, processes
+from monitor.metrics import Metrics
+from monitor.opener import Body, Opener, Request, helper
+from tests.monitor.otlp import as_json, export
+from tests.monitor.support import MODELS, NOON, FakeClock, World, contexts, generation, label, prediction, sample, wait_for
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "spans"
+JSON, NDJSON, PROTOBUF = "application/json", "application/x-ndjson", "application/x-protobuf"
+CONFIG = Config.model_validate({"models": MODELS, "otlp": {"default_model": "bot"}})
+PUSHED: dict[str, list[Any]] = {
+    "predictions": [
+        prediction("p1", features={"a": 1, "b": "x", "c": True}),
+        prediction("p2", features={"b": "y", "a": 2.5}, probability=0.25, more={"left": "over"}),
+        prediction("p3", features={"a": "not a number"}),
+        prediction("p4", model="nobody"),
+        "no object",
+    ],
+    "labels": [label("p1"), label("p2", "text", revision=2), {"record_id": "p3"}],
+    "generations": [
+        generation("g1", contexts=["one", {"text": "two", "score": 0.5}], input_tokens=3),
+        generation("g2", messages=[{"role": "user", "content": "write to ann@example.org"}], extra="field"),
+        generation("g3", contexts=["a"], input_tokens=-1),
+    ],
+    "contexts": [contexts("g1", "late"), contexts("g9")],
+    "feedback": [{"record_id": "g1", "model": "bot", "name": "thumb", "value": True}],
+    "deployments": [{"model": "bot", "version": "2", "timestamp": NOON.isoformat()}],
+}
+
+
+def bodies() -> Iterator[Body]:
+    for kind, items in PUSHED.items():
+        yield Body(kind, orjson.dumps(items), JSON)
+        yield Body(kind, b"\n".join(map(orjson.dumps, items)) + b"\n{half", NDJSON)
+    for file in sorted(GOLDEN.glob("*.json")):
+        for call in json.loads(file.read_text(encoding="utf-8")).values():
+            for signal_name, kind in (("traces", "spans"), ("logs", "logs")):
+                for one in call.get(signal_name, ()):
+                    yield Body(kind, orjson.dumps(one), JSON)
+    made = export("one", "two")
+    made.resource_spans[0].scope_spans[0].spans[1].trace_id = b"short"
+    yield Body("spans", made.SerializeToString(), PROTOBUF)
+    yield Body("spans", as_json(made), JSON)
+    yield Body("spans", b"no protobuf", PROTOBUF)
+    yield Body("predictions", b"{", JSON)
+
+
+def shown(opened: Opened) -> dict[str, Any]:
+    """All of it, in Python's values."""
+    blocks = {
+        place: (rows.index, rows.key, rows.content, dict(rows.columns), dict(rows.features), rows.kinds, rows.contexts)
+        for place, rows in opened.blocks.items()
+    }
+    types = {place: {n: a.type for n, a in rows.columns.arrays.items()} for place, rows in opened.blocks.items()}
+    rest = (opened.kind, opened.received_at, opened.total, opened.rejects, opened.ignored, opened.failed, opened.masked)
+    return {"blocks": blocks, "types": types, "rest": rest}
+
+
+@pytest.fixture
+def child(clock: FakeClock, metrics: Metrics) -> Iterator[Child]:
+    made = Child("intake-1", TARGET, None, nice=0, clock=clock, metrics=metrics)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def inbox(world: World, child: Child) -> Inbox:
+    return Inbox(world.config, world.store, clock=world.clock, metrics=world.metrics, processes=[child])
+
+
+def send(inbox: Inbox, kind: str, *items: Any) -> Any:
+    return inbox.put(Batch(kind, Body(kind, orjson.dumps(items), JSON), "test")).result(30)
+
+
+def test_a_process_opens_every_body_as_the_owner_would(child: Child) -> None:
+    counts: dict[str, int] = {}
+
+    def count(kind: str, many: int) -> None:
+        counts[kind] = counts.get(kind, 0) + many
+
+    opener = Opener(CONFIG, lambda model: {}, count)
+    seen = 0
+    for body in bodies():
+        counts.clear()
+        here = opener.open(body, None, NOON)
+        here.masked = dict(counts)
+        there = child.call(Request(Body(body.kind, body.data, body.content_type), None, NOON, (0, 0), CONFIG, {}), 60)
+        assert shown(there) == shown(here), body.data[:500]
+        seen += sum(len(rows.index) for rows in here.blocks.values()) + len(here.rejects)
+    assert seen > 300
+
+
+def test_it_asks_for_the_config_and_the_features_it_does_not_know() -> None:
+    answer = helper(None)
+    body = Body("predictions", orjson.dumps([prediction("p", features={"a": 1})]), JSON)
+    assert answer(Request(body, None, NOON, (0, 0))) is None
+    assert answer(Request(body, None, NOON, (0, 0), CONFIG, {})) is not None
+    assert answer(Request(body, None, NOON, (0, 0))) is not None
+    assert answer(Request(body, None, NOON, (0, 1))) is None, "a feature has come since"
+    later = answer(Request(body, None, NOON, (0, 1), CONFIG, {"houses": {"a": "category"}}))
+    assert later is not None
+    assert [reject.reason for reject in later.rejects] == ["type_changed"]
+
+
+def test_rows_and_answers_are_the_same_through_a_process(world: World, inbox: Inbox) -> None:
+    assert send(inbox, "predictions", *PUSHED["predictions"]).as_json()["accepted"] == 2
+    assert [(r["record_id"], r["f_a"], r["f_b"]) for r in world.rows("predictions")] == [("p1", 1.0, "x"), ("p2", 2.5, "y")]
+    again = send(inbox, "predictions", prediction("p1", features={"a": 9, "b": "x", "c": True}))
+    assert [(r.record_id, r.reason) for r in again.rejects] == [("p1", "conflict")]
+    assert send(inbox, "generations", *PUSHED["generations"]).accepted == 2
+    assert [row["text"] for row in world.rows("contexts", "bot")] == ["one", "two"]
+    assert set(world.letters()) == {
+        ("p3", "type_changed"), ("p4", "unknown_model"), (None, "not_an_object"), ("p1", "conflict"), ("g3", "wrong_type")
+    }  # fmt: skip
+
+
+def test_what_a_process_masks_is_counted_once_and_set_aside_masked(world: World, inbox: Inbox) -> None:
+    record = generation("g", question="write to ann@example.org")
+    assert send(inbox, "generations", record).accepted == 1
+    assert sample(world.metrics, "modelwatch_masked_values_total", kind="email") == 1
+    send(inbox, "generations", {**record, "response": "another"})
+    assert "[EMAIL]" in world.rows("deadletters", "")[0]["payload"]
+    assert sample(world.metrics, "modelwatch_masked_values_total", kind="email") == 2
+
+
+def test_a_reload_reaches_the_process(world: World, inbox: Inbox) -> None:
+    send(inbox, "generations", generation("g1", question="ann@example.org"))
+    masking = world.config.masking.model_copy(update={"kinds": ()})
+    inbox.configure(world.config.model_copy(update={"masking": masking}))
+    send(inbox, "generations", generation("g2", question="ann@example.org"))
+    assert [row["question"] for row in world.rows("generations", "bot")] == ["[EMAIL]", "ann@example.org"]
+
+
+def test_a_body_in_hand_of_a_process_that_dies_is_refused_and_the_next_is_taken(
+    world: World, inbox: Inbox, child: Child, metrics: Metrics
+) -> None:
+    send(inbox, "generations", generation("g1"))
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGSTOP)  # so that it surely has the body in hand
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(send, inbox, "generations", generation("g2"))
+        wait_for(lambda: child.busy, "the body to be asked about")
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(StoreUnavailable, match="intake-1: died while it was asked; nothing was taken, send it again"):
+            asked.result(30)
+    assert send(inbox, "generations", generation("g2")).accepted == 1
+    assert world.ids("generations", "bot") == ["g1", "g2"]
+
+
+def test_while_the_process_is_away_the_owner_opens_bodies_itself(world: World, clock: FakeClock, metrics: Metrics) -> None:
+    class Away:
+        name, pid = "intake-1", None
+
+        def call(self, request: Any, timeout_seconds: float) -> Any:
+            raise ChildAway("intake-1: being restarted")
+
+    inbox = Inbox(world.config, world.store, clock=clock, metrics=world.metrics, processes=[Away()])  # type: ignore[list-item]
+    assert send(inbox, "generations", generation("g1", question="ann@example.org")).accepted == 1
+    assert sample(world.metrics, "modelwatch_masked_values_total", kind="email") == 1
+
+
+def test_a_restarted_process_is_told_everything_again(inbox: Inbox, child: Child) -> None:
+    send(inbox, "predictions", prediction("p1", features={"a": 1}))
+    send(inbox, "predictions", prediction("p2", features={"a": 1}))
+    first = child.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: child.pid not in (None, first), "another process")
+    for n in range(3, 6):
+        try:
+            assert send(inbox, "predictions", prediction(f"p{n}", features={"a": 1})).accepted == 1
+        except StoreUnavailable:  # the pipe of the dead one
+            assert n == 3
+
+
+def test_many_senders_share_the_processes(make_world: Callable[..., World], clock: FakeClock, metrics: Metrics) -> None:
+    world = make_world()
+    children = [Child(f"intake-{n}", TARGET, None, nice=0, clock=clock, metrics=metrics) for n in (1, 2)]
+    try:
+        inbox = Inbox(world.config, world.store, clock=clock, metrics=world.metrics, processes=children)
+        with ThreadPoolExecutor(8) as pool:
+            ids = [f"p{n}" for n in range(60)]
+            # The features differ, so that what the processes were told is out of date all the time.
+            done = pool.map(lambda i: send(inbox, "predictions", prediction(i, features={f"f{i}": 1.0, "a": 2.0})), ids)
+            assert all(answer.accepted == 1 for answer in done)
+    finally:
+        for child in children:
+            child.stop()
+    assert sorted(world.ids("predictions")) == sorted(ids)
+    rows = world.rows("predictions")
+    assert all(row[f"f_f{row['record_id']}"] == 1.0 for row in rows)
+
+
+def test_rows_cross_as_one_piece_of_arrow() -> None:
+    opener = Opener(CONFIG, lambda model: {}, lambda kind, many: None)
+    opened = opener.open(Body("predictions", orjson.dumps(PUSHED["predictions"]), JSON), None, NOON)
+    assert shown(pickle.loads(pickle.dumps(opened))) == shown(opened)
+
+
+def test_the_number_of_processes_is_as_asked_for_and_else_by_the_processors() -> None:
+    assert (processes(0), processes(3)) == (0, 3)
+    assert 1 <= processes(None) <= 4
+
+
+def test_a_process_loads_neither_the_store_nor_torch() -> None:
+    code = "import sys, monitor.opener; print([n for n in ('duckdb', 'torch', 'uvicorn', 'grpc') if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
