@@ -1,6 +1,7 @@
 """Detectors: the maths of modelwatch, usable in a notebook without the daemon.
 
-`detectors.compare(reference, current)` does in one line what the daemon's checks do by window.
+`detectors.compare(reference, current)` and `detectors.estimate(reference, analysis, task=...)` do in one line what the daemon's
+checks do by window.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detectors.comparison import compare as compare
+    from detectors.estimates import estimate as estimate
 
-_AT = {"compare": "detectors.comparison"}
+_AT = {"compare": "detectors.comparison", "estimate": "detectors.estimates"}
 
 
 def __getattr__(name: str) -> Any:

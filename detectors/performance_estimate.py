@@ -12,10 +12,24 @@ from pydantic import Field, field_validator, model_validator
 
 from detectors.contract import DetectorConfig, NotEnoughData, NotEvaluable, Reading, Window, Worse
 from detectors.estimation.estimators import METRICS, Estimator, Plan, Task, fit
-from detectors.intervals import around
+from detectors.intervals import Interval, around
 from detectors.labelled import same_class
 
 HIGHER_IS_BETTER = frozenset(METRICS["binary"])
+
+
+def band(metric: str, value: float, error: float, confidence: float) -> Interval:
+    """Where the metric itself may lie, given the standard error of so many rows; within what it can be."""
+    return possible(metric, *around(value, error, confidence))
+
+
+def possible(metric: str, lower: float, upper: float) -> Interval:
+    """Both cut to the values that the metric can have."""
+    if metric != "business_value":
+        lower = max(0.0, lower)
+    if metric in HIGHER_IS_BETTER - {"business_value"}:
+        upper = min(1.0, upper)
+    return lower, upper
 
 
 class EstimateConfig(DetectorConfig):
@@ -122,11 +136,7 @@ class PerformanceEstimate:
         lower, upper = None, None
         if math.isfinite(error):
             metrics["sampling_error"] = error
-            lower, upper = around(found[metric], error, self.config.confidence)
-            if metric != "business_value":
-                lower = max(0.0, lower)
-            if metric in HIGHER_IS_BETTER - {"business_value"}:
-                upper = min(1.0, upper)
+            lower, upper = band(metric, found[metric], error, self.config.confidence)
         return Reading(
             found[metric],
             f"estimated_{metric}",

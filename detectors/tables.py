@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from detectors.chunks import Times
 from detectors.contract import Categories, ColumnKind, FloatArray, NotEvaluable, Window, encode_categories, text_of_number
 
 Family = Literal["number", "text", "boolean", "time", "nested", "empty"]
@@ -48,6 +49,10 @@ class Table(Protocol):
         ...
 
     def categories(self, name: str) -> Categories: ...
+
+    def times(self, name: str) -> Times:
+        """Raises `NotEvaluable` (wrong_type): these are no times."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,9 @@ class _Columns:
     def categories(self, name: str) -> Categories:
         return as_categories(self._columns[name])
 
+    def times(self, name: str) -> Times:
+        return as_times(name, self._columns[name])
+
 
 class _Arrow:
     """Over an Arrow table, without importing Arrow: each column becomes a Series when it is read."""
@@ -153,6 +161,9 @@ class _Arrow:
     def categories(self, name: str) -> Categories:
         return as_categories(self._table.column(name).to_pandas())
 
+    def times(self, name: str) -> Times:
+        return as_times(name, self._table.column(name).to_pandas())
+
 
 class _OfWindow:
     """Over a window, whose schema has spoken: its numbers and categories stay what they are."""
@@ -171,6 +182,9 @@ class _OfWindow:
 
     def categories(self, name: str) -> Categories:
         return self._window.categories(name)
+
+    def times(self, name: str) -> Times:
+        return as_times(name, _series(self._window.numbers(name)))
 
 
 def _series(values: Any) -> Any:
@@ -247,11 +261,47 @@ def as_numbers(name: str, series: Any) -> FloatArray:
         raise NotEvaluable("not_numeric", f"column {name!r}: {exc}") from exc
 
 
+SECONDS = (1e8, 1e11)
+"""Numbers between are seconds since 1970, of the years 1973 to 5138; others are no times."""
+
+
+def as_times(name: str, series: Any) -> Times:
+    """Of times, dates, texts as ISO 8601 has them, or seconds since 1970.
+
+    Raises:
+        NotEvaluable: wrong_type.
+    """
+    import pandas
+
+    try:
+        if family(series) == "number":
+            values = as_numbers(name, series)
+            if (outside := np.isfinite(values) & ~((values >= SECONDS[0]) & (values < SECONDS[1]))).any():
+                raise ValueError(f"{values[outside][0]:g} is no number of seconds since 1970")
+            series = pandas.to_datetime(pandas.Series(values).replace([np.inf, -np.inf], np.nan), unit="s", utc=True)
+        elif not pandas.api.types.is_datetime64_any_dtype(series.dtype):
+            texts = series.dropna().astype(str)
+            zoned = texts.str.contains(r"(?:[Zz]|[+-]\d\d:?\d\d)$", regex=True)
+            if zoned.any() and not zoned.all():
+                raise ValueError("some of its times have a zone and others have none")
+            # With their zones brought to one: a column over a change of the clocks has two.
+            texts = series.astype(object).map(str, na_action="ignore")
+            series = pandas.to_datetime(texts, format="ISO8601", utc=bool(zoned.any()))
+        aware = getattr(series.dtype, "tz", None) is not None
+        if aware:
+            series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+        return Times(series.to_numpy(dtype="datetime64[us]"), aware)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise NotEvaluable("wrong_type", f"column {name!r} is not of times: {exc}") from exc
+
+
 def as_categories(series: Any) -> Categories:
     """Codes by sorted name; numbers by the text of the number, and 1 and "1" are one category."""
     import pandas
 
-    if pandas.api.types.is_numeric_dtype(series.dtype) and not pandas.api.types.is_bool_dtype(series.dtype):
+    kinds = pandas.api.types
+    # Whole numbers keep all their digits: they may be ids.
+    if kinds.is_numeric_dtype(series.dtype) and not (kinds.is_bool_dtype(series.dtype) or kinds.is_integer_dtype(series.dtype)):
         return encode_categories(series.to_numpy(dtype=np.float64, na_value=np.nan))
     codes, distinct = pandas.factorize(series, use_na_sentinel=True)
     return renamed(np.asarray(codes), [_text(one) for one in distinct.tolist()])

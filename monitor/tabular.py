@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from detectors.chunks import Times
 from detectors.contract import Categories, FloatArray, NotEvaluable, encode_categories
-from detectors.tables import ColumnType, Family, renamed
+from detectors.tables import ColumnType, Family, as_times, renamed
 from monitor.audit import FILE
 from monitor.auditsql import must_only_read
 from monitor.errors import ModelwatchError
@@ -277,11 +278,22 @@ class DuckTable:
         return np.asarray(self.arrow(f"try_cast({column} AS DOUBLE)").to_numpy(zero_copy_only=False), dtype=np.float64)
 
     def categories(self, name: str) -> Categories:
-        if self.types[name].family == "number":
+        # Whole numbers keep all their digits: they may be ids.
+        if self.types[name].family == "number" and not self._types[name].endswith(("INT", "INTEGER", "BIGNUM")):
             return encode_categories(self.numbers(name))
         encoded = pc.dictionary_encode(self.arrow(f"{quote(name)}::VARCHAR").combine_chunks())
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return renamed(codes, encoded.dictionary.to_pylist())
+
+    def times(self, name: str) -> Times:
+        called = self._types[name]
+        if not called.startswith(("TIMESTAMP", "DATE")):
+            return as_times(name, self.arrow(quote(name)).to_pandas())
+        micros = self.arrow(f"epoch_us({quote(name)})").to_numpy(zero_copy_only=False)
+        there = ~np.isnan(micros) if micros.dtype.kind == "f" else np.ones(len(micros), dtype=bool)
+        found = np.full(len(micros), np.datetime64("NaT", "us"))
+        found[there] = micros[there].astype(np.int64).astype("datetime64[us]")
+        return Times(found, called == "TIMESTAMP WITH TIME ZONE")
 
 
 def _family(called: str, values: int) -> Family:

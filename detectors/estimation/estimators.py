@@ -64,7 +64,17 @@ class Estimator(Protocol):
         """
         ...
 
-    def sampling_error(self, rows: int) -> float: ...
+    def sampling_error(self, rows: int, metric: str | None = None) -> float:
+        """Of the plan's metric, or of any other that `estimate` gives."""
+        ...
+
+    def realise(self, window: Window) -> tuple[dict[str, float], int]:
+        """The same metrics as they came true, of the labelled rows, and how many those are.
+
+        Raises:
+            NotEnoughData, NotEvaluable.
+        """
+        ...
 
     def gap(self, window: Window, resamples: int) -> Gap: ...
 
@@ -95,8 +105,15 @@ class ForBinary:
         found = {m: self._model.measure(m, prediction, score, probability) for m in names}
         return {m: value for m, value in found.items() if value is not None}, len(score)
 
-    def sampling_error(self, rows: int) -> float:
-        return self._model.sampling_error(self._plan.metric, rows)
+    def sampling_error(self, rows: int, metric: str | None = None) -> float:
+        return self._model.sampling_error(metric or self._plan.metric, rows)
+
+    def realise(self, window: Window) -> tuple[dict[str, float], int]:
+        label, prediction, score, _ = self._labelled(window)
+        known = label.astype(np.float64)
+        names = [m for m in confidence_based.METRICS if m != "business_value" or self._plan.values]
+        found = {m: self._model.measure(m, prediction, score, known) for m in names}
+        return {m: value for m, value in found.items() if value is not None}, len(label)
 
     def gap(self, window: Window, resamples: int) -> Gap:
         metric = self._plan.metric
@@ -154,8 +171,14 @@ class ForMulticlass:
         found = {m: self._model.measure(m, prediction, score, probability) for m in names}
         return {m: value for m, value in found.items() if value is not None}, len(score)
 
-    def sampling_error(self, rows: int) -> float:
-        return self._model.sampling_error(self._plan.metric, rows)
+    def sampling_error(self, rows: int, metric: str | None = None) -> float:
+        return self._model.sampling_error(metric or self._plan.metric, rows)
+
+    def realise(self, window: Window) -> tuple[dict[str, float], int]:
+        label, prediction, score, _ = self._labelled(window)
+        names = [m for m in confidence_based.METRICS if m != "business_value" or self._plan.values]
+        found = {m: self._model.measure(m, prediction, score, self._known(label)) for m in names}
+        return {m: value for m, value in found.items() if value is not None}, len(label)
 
     def gap(self, window: Window, resamples: int) -> Gap:
         metric = self._plan.metric
@@ -221,8 +244,12 @@ class ForRegression:
         (X,) = _enough(self._plan, used, X)
         return {self._plan.metric: self._model.estimate(X, self._plan.metric)}, len(X)
 
-    def sampling_error(self, rows: int) -> float:
+    def sampling_error(self, rows: int, metric: str | None = None) -> float:
         return self._model.sampling_error(self._plan.metric, rows)
+
+    def realise(self, window: Window) -> tuple[dict[str, float], int]:
+        _, label, prediction, _ = self._labelled(window)
+        return {self._plan.metric: of_losses(self._losses(label, prediction), self._plan.metric)}, len(label)
 
     def gap(self, window: Window, resamples: int) -> Gap:
         metric = self._plan.metric
