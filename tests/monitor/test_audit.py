@@ -93,7 +93,7 @@ def test_the_list_of_views_is_the_same_with_and_without_rows(world: World) -> No
     assert all(ask(world.store.root, f"SELECT * FROM {view}") == [] for view in empty)
     world.send("predictions", prediction("a"))
     world.audit.refresh()
-    assert [row[0] for row in ask(world.store.root, sql)] == sorted([*KINDS, "predictions_houses"])
+    assert [row[0] for row in ask(world.store.root, sql)] == sorted([*KINDS, "answers", "predictions_houses"])
 
 
 @pytest.mark.parametrize("rows", (False, True), ids=("empty", "with rows"))
