@@ -41,7 +41,8 @@ CREATE TABLE work (model VARCHAR, record_id VARCHAR, seq BIGINT, revision INTEGE
     contexts_from BIGINT, due_at TIMESTAMPTZ, event_time TIMESTAMPTZ);
 CREATE TABLE check_cursors (check_name VARCHAR, kind VARCHAR, seq BIGINT);
 CREATE TABLE check_slots (check_name VARCHAR, slot TIMESTAMPTZ, touched_at TIMESTAMPTZ, not_before TIMESTAMPTZ);
-CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position BIGINT, tail BIGINT);
+CREATE TABLE offsets (source VARCHAR, file VARCHAR, identity VARCHAR, position BIGINT, tail BIGINT,
+    noted_at TIMESTAMPTZ);
 """
 """State. `work` waits to be scored: `input` counts changes of its contexts, `contexts_from` is the seq of the first of them;
 without `due_at` it is passages whose generation has not come or whose trace has not settled. `traces` waits to be settled:
@@ -72,6 +73,7 @@ MIGRATIONS: dict[int, str] = {
             "ALTER TABLE manifest ADD COLUMN IF NOT EXISTS quarantined VARCHAR",
             MANIFEST_HISTORY,
             "ALTER TABLE offsets ADD COLUMN IF NOT EXISTS tail BIGINT",
+            "ALTER TABLE offsets ADD COLUMN IF NOT EXISTS noted_at TIMESTAMPTZ",
             "ALTER TABLE check_slots ADD COLUMN IF NOT EXISTS not_before TIMESTAMPTZ",
             *_added(
                 "generations", "request_model", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_source",

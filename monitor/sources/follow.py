@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import gzip
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar, Literal, cast
@@ -25,6 +26,7 @@ from monitor.transaction import Transaction
 
 PRINT_BYTES = 1024  # of the first line, and of what lies before the offset: enough to know a file again
 MAX_ROTATED = 4  # files kept open although they were rotated away and read to their end: their writer may be slow to notice
+KEPT_GONE = 1_000  # files that are gone and still known: a copy of one may come back, and is not read again
 FINISHED = -1  # in place of a print: a compressed file that was read to its end
 
 
@@ -128,6 +130,7 @@ class FollowSource(PollingSource):
     def _catch_up(self, here: dict[str, Path]) -> None:
         """After a start or a rotation: what was left unread in files beside the paths that stood at a path before."""
         known = self._known()
+        self._forget(known, here)
         left = [k for k in known if k.place not in here and k.place not in self._rotated]
         if not left:
             return
@@ -156,9 +159,26 @@ class FollowSource(PollingSource):
         folders = dict.fromkeys(folder for path in paths for folder in (path.parent, path.resolve().parent))
         return [f for folder in folders if folder.is_dir() for f in sorted(folder.iterdir()) if f.is_file()]
 
+    def _forget(self, known: list[_Known], here: Collection[str]) -> None:
+        """Bound what is known of files that are gone: with a rotation an hour, it would grow for ever."""
+        if len(known) <= KEPT_GONE:
+            return
+        there = {*here, *self._open, *self._rotated, *(_place(p.stat()) for p in self._beside(*{Path(k.file) for k in known}))}
+        gone = [k.identity for k in known if k.place not in there][:-KEPT_GONE]
+        if gone:
+            marks = ", ".join("?" * len(gone))
+            source = self.config.name
+            self._store.run(
+                lambda t: t.execute(f"DELETE FROM offsets WHERE source = ? AND identity IN ({marks})", [source, *gone])
+            )
+
     def _known(self) -> list[_Known]:
+        """The one that was noted last stands last."""
         with self._store.read() as reader:
-            rows = reader.query("SELECT file, identity, position, tail FROM offsets WHERE source = ?", [self.config.name])
+            rows = reader.query(
+                "SELECT file, identity, position, tail FROM offsets WHERE source = ? ORDER BY noted_at NULLS FIRST",
+                [self.config.name],
+            )
         found = []
         for row in rows:
             place, _, head = row["identity"].rpartition(":")
@@ -268,7 +288,7 @@ class FollowSource(PollingSource):
         def note(transaction: Transaction) -> None:
             transaction.execute("DELETE FROM offsets WHERE source = ? AND identity = ?", [self.config.name, known.identity])
             row = {"source": self.config.name, "file": known.file, "identity": known.identity, "position": position, "tail": tail}
-            transaction.insert("offsets", {name: [value] for name, value in row.items()})
+            transaction.insert("offsets", {**{name: [value] for name, value in row.items()}, "noted_at": [transaction.now]})
 
         if items:
             self._put(self.config.kind, items, size, also=note)

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import pytest
 
 from monitor.errors import InboxFull, StoreUnavailable
 from monitor.inbox import Answer, Batch, Inbox
-from monitor.sources.follow import FollowConfig, FollowSource
+from monitor.sources.follow import KEPT_GONE, FollowConfig, FollowSource
 from monitor.transaction import Transaction
-from tests.monitor.support import Held, World, append_labels, prediction, sample, wait_for
+from tests.monitor.support import NOON, Held, World, append_labels, prediction, sample, wait_for
 
 
 def follow(world: World, path: Path, made: type[FollowSource] = FollowSource, **fields: Any) -> FollowSource:
@@ -428,3 +429,32 @@ def test_where_a_file_stands_in_a_store_of_version_1_is_still_known(world: World
     add(path, line("c"))
     world.restart()
     assert follow(world, path).poll() == len(line("c"))
+
+
+def test_of_files_that_are_gone_the_last_thousand_stay_known(world: World, tmp_path: Path) -> None:
+    old = [
+        {"source": "log", "file": str(tmp_path / "in" / f"{n}.jsonl"), "identity": f"9:{n}:{n:016x}", "position": 10, "tail": n}
+        for n in range(KEPT_GONE + 50)
+    ]
+
+    def note(transaction: Transaction) -> None:
+        columns: dict[str, list[Any]] = {name: [row[name] for row in old] for name in old[0]}
+        columns["noted_at"] = [None if n < 20 else NOON - timedelta(days=1, seconds=-n) for n in range(len(old))]
+        transaction.insert("offsets", columns)
+        transaction.insert("offsets", {**{name: [value] for name, value in old[0].items()}, "source": ["another"]})
+
+    world.store.run(note)
+    (tmp_path / "in").mkdir()
+    kept = tmp_path / "in" / "kept.jsonl"
+    add(kept, line("a"))
+    source = follow(world, tmp_path / "in" / "*.jsonl")
+    assert source.poll() > 0
+    add(tmp_path / "in" / "next.jsonl", line("b"))
+    assert source.poll() > 0
+    assert source.poll() == 0
+    left = [row["identity"] for row in world.state("SELECT identity FROM offsets WHERE source = 'log' ORDER BY noted_at")]
+    assert len(left) == KEPT_GONE + 2
+    assert left[:2] == ["9:50:0000000000000032", "9:51:0000000000000033"], "the oldest went"
+    assert world.state("SELECT count(*) AS n FROM offsets WHERE source = 'another'")[0]["n"] == 1
+    shutil.copy(kept, tmp_path / "in" / "copy.jsonl")
+    assert (source.poll(), world.ids("predictions")) == (0, ["a", "b"])
