@@ -54,6 +54,7 @@ class OtlpGrpcServer:
     """A gRPC server with an event loop on a thread of its own, from `start` to `stop`."""
 
     transport = "otlp_grpc"
+    max_connections = 1000  # one beyond is closed at once, which its client takes for UNAVAILABLE; idle ones cost memory too
 
     def __init__(
         self, listener: OtlpGrpc, config: Config, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics
@@ -117,6 +118,7 @@ class OtlpGrpcServer:
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.so_reuseport", 0),  # else a second daemon would share the port, and take half of what comes
                 ("grpc.max_connection_idle_ms", IDLE_MS),
+                ("grpc.max_allowed_incoming_connections", self.max_connections),
                 ("grpc.server_handshake_timeout_ms", self._read_timeout * 1000),
             ]
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -372,3 +373,47 @@ def test_many_exporters_at_once_all_deliver(receiver: Receiver) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(send, range(40))) == {SpanExportResult.SUCCESS}
     assert sorted(receiver.witness.names()) == sorted(f"span {n}" for n in range(40))
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and empty settings
+
+
+def idle(address: str) -> socket.socket:
+    """A client that says hello and no more."""
+    host, _, port = address.rpartition(":")
+    one = socket.create_connection((host, int(port)), timeout=SECONDS)
+    one.sendall(PREFACE)
+    return one
+
+
+def once(address: str, body: bytes) -> bytes:
+    """An export over a connection of its own."""
+    channel: Any
+    with grpc.insecure_channel(address) as channel:
+        answer: bytes = channel.unary_unary(TRACES)(body, timeout=SECONDS)
+    return answer
+
+
+def test_connections_beyond_the_limit_are_closed_and_make_room_when_they_go(receiver: Receiver) -> None:
+    server = receiver.another()
+    server.max_connections = 5
+    server.start()
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        held = [stack.enter_context(idle(server.address)) for _ in range(5)]
+        assert all(one.recv(9) for one in held), "settings of the server"
+        assert [stack.enter_context(idle(server.address)).recv(9) for _ in range(20)] == [b""] * 20
+        body = export("one").SerializeToString()
+        with pytest.raises(grpc.RpcError) as refused:
+            once(server.address, body)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE, "so an exporter sends it again"
+        for one in held:
+            one.close()
+
+        def taken() -> bool:
+            with suppress(grpc.RpcError):
+                return once(server.address, body) == b""
+            return False
+
+        wait_for(taken, "room for another")
+    assert receiver.witness.names() == ["one"]
