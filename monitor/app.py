@@ -34,6 +34,7 @@ from monitor.otlp.http import OtlpHttpServer
 from monitor.quarantine import Quarantine
 from monitor.receiving import Budget
 from monitor.references import References
+from monitor.report import Reports
 from monitor.scheduler import Scheduler
 from monitor.scoring import Scoring
 from monitor.segments import Sealer
@@ -154,8 +155,17 @@ class App:
         self._pairs = pairs = Pairs(config, inbox, self.store, clock=clock)
         admin = Admin(Replayer(self.store, inbox, metrics=metrics, pairs=pairs))
         self._begin(pairs.start, pairs.stop)
+        reports = Reports(self.store, self._references, self._worker, config=lambda: self.config, runners=lambda: self._runners)
         self.push = PushServer(
-            config.server, inbox, tokens=tokens, budget=budget, clock=clock, metrics=metrics, admin=admin, pairs=pairs
+            config.server,
+            inbox,
+            tokens=tokens,
+            budget=budget,
+            clock=clock,
+            metrics=metrics,
+            admin=admin,
+            pairs=pairs,
+            reports=reports,
         )
         self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
         if (http := config.otlp.http) is not None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import compare, configfile, estimate, evaluate, log
+from monitor import compare, configfile, estimate, evaluate, log, reportclient
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--ca-file", type=Path, default=None, help="who may have signed the daemon's certificate")
     ingest.set_defaults(do=_ingest)
     letterbox.add_to(commands)
+    reportclient.add_to(commands)
     evaluate.add_to(commands)
     compare.add_to(commands)
     estimate.add_to(commands)

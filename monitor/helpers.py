@@ -23,6 +23,7 @@ from detectors.contract import (
     WindowDetector,
 )
 from detectors.embedding import EncoderConfig, SentenceEncoder
+from detectors.evidently_report import Plan, Rendered, render
 from monitor.limits import TooLong, limited
 
 
@@ -129,10 +130,23 @@ def compare(detector: WindowDetector, reference: Any, current: Any) -> CompareAn
         return CompareAnswer(outcome=Outcome.NOT_EVALUABLE, reason=str(exc)[:500])
 
 
-def worker(setup: Mapping[str, Any]) -> Callable[[CompareRequest], CompareAnswer]:
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """For a page of charts. The answer is one, or in words why there is none."""
+
+    plan: Plan
+    reference: Frame
+    current: Frame
+    seconds: float = 120.0
+    memory_bytes: int = 3 * 2**30
+
+
+def worker(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Answers within the limits that a detector sets itself: `timeout_seconds` and `memory_bytes`, where it has them."""
 
-    def answer(request: CompareRequest) -> CompareAnswer:
+    def answer(request: CompareRequest | ReportRequest) -> CompareAnswer | Rendered | str:
+        if isinstance(request, ReportRequest):
+            return _rendered(request)
         detector = request.detector.build()
         memory = getattr(detector, "memory_bytes", None)
         try:
@@ -146,3 +160,17 @@ def worker(setup: Mapping[str, Any]) -> Callable[[CompareRequest], CompareAnswer
             )
 
     return answer
+
+
+def _rendered(request: ReportRequest) -> Rendered | str:
+    try:
+        with limited(request.seconds, request.memory_bytes):
+            return render(request.plan, request.reference, request.current)
+    except NotEnoughData as exc:
+        return str(exc)
+    except TooLong as exc:
+        return f"{exc}: there is too much on this page"
+    except MemoryError:
+        return f"more than {request.memory_bytes} bytes of memory are needed"
+    except Exception as exc:  # whatever the libraries below Evidently raise
+        return f"Evidently failed: {type(exc).__name__}: {str(exc)[-500:]}"

@@ -56,12 +56,17 @@ class Receiver(ABC):
         self._metrics = metrics
         self._decoders: anyio.CapacityLimiter | None = None
         routes = [Route(path, self._endpoint(work), methods=["POST"]) for path, work in self.paths().items()]
+        routes += [Route(path, self._endpoint(work), methods=["GET"]) for path, work in self.pages().items()]
         limits = {"read_timeout": read_timeout_seconds, "max_connections": self.max_connections}
         self._server = HttpServer(listener, Starlette(routes=routes), type("Connection", (_Connection,), limits), self.transport)
 
     @abstractmethod
     def paths(self) -> Mapping[str, Work]:
         """What to do with a POST, by path."""
+
+    def pages(self) -> Mapping[str, Work]:
+        """What to do with a GET, by path."""
+        return {}
 
     @abstractmethod
     def problem(self, request: Request, trouble: Trouble, headers: Mapping[str, str]) -> Response: ...

@@ -30,8 +30,11 @@ from monitor.metrics import Metrics
 from monitor.opener import Body, unreadable
 from monitor.receiving import Budget, Hold, Inbox, Trouble
 from monitor.records import KINDS
+from monitor.report import HEADERS as REPORT_HEADERS
+from monitor.report import Reports
 
 TRANSPORT = "push"
+RENDERED = 4  # requests for pages at once, all but one of which wait
 MAX_KEY = 256
 
 
@@ -40,11 +43,13 @@ class PushServer(Receiver):
 
     def __init__(
         self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics,
-        admin: Admin | None = None, pairs: Pairs | None = None,
+        admin: Admin | None = None, pairs: Pairs | None = None, reports: Reports | None = None,
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._admin = admin
         self._pairs = pairs
+        self._reports = reports
+        self._rendering = anyio.CapacityLimiter(RENDERED)
         super().__init__(
             config,
             tokens=tokens,
@@ -61,7 +66,12 @@ class PushServer(Receiver):
             records["/v1/cloudevents"] = self._events
         return {**records, **(self._admin.paths(self) if self._admin else {})}
 
+    def pages(self) -> Mapping[str, Work]:
+        return {} if self._reports is None else {"/v1/incidents/{incident_id}/report": self._report}
+
     def role(self, request: Request) -> str:
+        if request.url.path.startswith("/v1/incidents/"):
+            return "query"
         return "admin" if request.url.path in ADMIN_PATHS else "ingest"
 
     def problem(self, request: Request, trouble: Trouble, headers: Mapping[str, str]) -> Response:
@@ -76,6 +86,12 @@ class PushServer(Receiver):
         shown = answer.as_json()
         nothing = shown["rejected"] and not shown["accepted"] and not shown["duplicates"]
         return JSONResponse(shown, status_code=422 if nothing else 200)
+
+    async def _report(self, request: Request, hold: Hold) -> Response:
+        assert self._reports is not None
+        # Not one of the few decoders: it may take a minute, most of which it waits for the worker.
+        page = await anyio.to_thread.run_sync(self._reports.page, request.path_params["incident_id"], limiter=self._rendering)
+        return Response(page, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     async def _events(self, request: Request, hold: Hold) -> Response:
         sent = await self.body(request, hold)
