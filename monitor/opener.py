@@ -30,6 +30,9 @@ from monitor.records import Parsed, Parser, Reject
 KEPT_BYTES = 2**20
 """Of a body that cannot be read."""
 
+COLLECTED_BYTES = 64 * 2**20
+"""Of bodies between two searches for cycles, in a process. Rows make none; Python would search after every few of them."""
+
 Features = Mapping[str, Mapping[str, str]]
 """By model: features that have a column, name -> kind."""
 
@@ -125,21 +128,28 @@ def helper(setup: None) -> Callable[[Request], Opened | None]:
     features: Features = {}
     counts: Counter[str] = Counter()
     opener: Opener | None = None
+    since = 0
 
     def count(kind: str, many: int) -> None:
         counts[kind] += many
 
     def answer(request: Request) -> Opened | None:
-        nonlocal known, features, opener
+        nonlocal known, features, opener, since
         if request.config is not None and request.features is not None:
             if opener is None or known[0] != request.numbers[0]:
                 opener = Opener(request.config, lambda model: features.get(model, {}), count)
+                gc.collect()
                 gc.freeze()  # all that is there by now stays
+                gc.disable()
             known, features = request.numbers, request.features
         if opener is None or known != request.numbers:
             return None
         counts.clear()
         opened = opener.open(request.body, request.model, request.arrived_at)
+        since += len(request.body.data)
+        if since > COLLECTED_BYTES:
+            since = 0
+            gc.collect()
         return replace(opened, masked=dict(counts))
 
     return answer
