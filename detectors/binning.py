@@ -23,12 +23,14 @@ AT_ONCE = 32_768
 
 
 class Coder:
-    """Cells of `points` (p,), ascending and finite: 2 i + 1 is the i-th point itself, 2 i what lies before it, 2 p what lies
-    behind the last, and 2 p + 1 a number that is missing or infinite."""
+    """Cells of `points` (p,), ascending and finite, perhaps none: 2 i + 1 is the i-th point itself, 2 i what lies before it, 2 p
+    what lies behind the last, and 2 p + 1 a number that is missing or infinite."""
 
     def __init__(self, points: FloatArray) -> None:
         self.points = points
         self.size = 2 * len(points) + 1
+        if not len(points):
+            return
         self._low, self._scale, squares = self._grid()
         held = np.bincount(squares, minlength=SQUARES + 2)
         self._base = (2 * (np.cumsum(held) - held)).astype(np.int32)
@@ -41,6 +43,8 @@ class Coder:
 
     def codes(self, values: FloatArray) -> Codes:
         """int32 (n,)."""
+        if not len(self.points):
+            return np.where(np.isfinite(values), np.int32(0), np.int32(1))
         found = np.empty(len(values), dtype=np.int32)
         for start in range(0, len(values), AT_ONCE):
             self._code(values[start : start + AT_ONCE], found[start : start + AT_ONCE])

@@ -188,6 +188,8 @@ def before(name: str, kind: ColumnKind, reference: Window, current: Window) -> B
     known = summary_of(reference, name)
     if isinstance(known, NumberSummary if kind == "number" else CategorySummary):
         assert known is not None
+        if isinstance(known, NumberSummary) and not len(known.points):
+            return Before(Cells(1, np.zeros(0)), counts=np.zeros(1, dtype=np.int64))
         cells = Cells.of_summary(known)
         return Before(_finite(cells), counts=known.counts, blocks=blocks_of(reference, name), distinct=known.distinct)
     now = summary_of(current, name)

@@ -25,9 +25,12 @@ from monitor.references import References
 from monitor.schema import quote
 from monitor.scoring import RowCheck
 from monitor.slices import Slice, counted, fits
-from monitor.traffic import Make
+from monitor.summaries.pair import Counting, Pair
+from monitor.summaries.window import SummaryWindow
+from monitor.traffic import Make, Predictions
 
 WORKER_SECONDS = 300.0
+AnyWindow = windows.TableWindow | SummaryWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Meter:
         self.detector_version = detector.version
         self.row: RowCheck | None = None
         self.detector: WindowDetector | None = None
+        self._counting: Counting | None = None
         if registry.is_row(detector):
             self.row = RowCheck(check.detector, check.settings)
             self.settings_hash = self.row.hash
@@ -88,6 +92,8 @@ class Meter:
             self.detector = detector(check.settings)  # type: ignore[call-arg]
             self.worse = self.detector.worse
             self._traffic = traffic(check, self.detector)
+            if getattr(self.detector, "summaries", False) and isinstance(self._traffic, Predictions) and not check.columns:
+                self._counting = Counting(check, self._traffic, references)
             self.isolated = bool(getattr(detector, "isolated", False))
 
     @property
@@ -114,6 +120,10 @@ class Meter:
         features = self._declared(features)
         try:
             with reader.whole():
+                if reference is None and self._counting is not None:
+                    pair = self._counting.look(reader, start, slot, features)
+                    if pair is not None:
+                        return ByCounts(self, reader, pair)
                 current = self._traffic.between(reader, start, slot, features)
         except NotEvaluable as exc:
             return Unreadable(exc)
@@ -137,9 +147,7 @@ class Meter:
             self._parts[part.name] = (window.table, found)
         return found
 
-    def compare(
-        self, part: Slice, reference: windows.TableWindow | None, current: windows.TableWindow, *, apart: bool
-    ) -> CompareAnswer:
+    def compare(self, part: Slice, reference: AnyWindow | None, current: AnyWindow, *, apart: bool) -> CompareAnswer:
         """`apart`: with a detector that shares nothing with that of the check's own windows, which may remember references."""
         assert self.detector is not None
         if not self.isolated:
@@ -148,6 +156,8 @@ class Meter:
                 known[part.name] = self._make()
             return helpers.compare(known[part.name], reference, current)
         spec = helpers.DetectorSpec(self.check.detector, self.check.settings.model_dump_json())
+        assert not isinstance(reference, SummaryWindow)
+        assert not isinstance(current, SummaryWindow)
         request = CompareRequest(spec, reference.frame() if reference else None, current.frame())
         # A detector with a limit of its own is called off by the worker; this is for one that does not listen.
         answer: CompareAnswer = self._worker.call(request, WORKER_SECONDS + getattr(self.detector, "timeout_seconds", 0))
@@ -237,14 +247,13 @@ class Rows:
 
     def measure(self, part: Slice, *, apart: bool = False) -> Measured:
         meter = self._meter
-        current = meter.part_of(self._current, part)
+        current = self._now(part)
         n = current.rows
         if n < meter.check.min_records:
             return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} records, min_records is {meter.check.min_records}", n_current=n)
         try:
-            whole = self._reference
             # Of one that stays the same from slot to slot the part is kept.
-            reference = None if whole is None else meter.part_of(whole, part, keep=not apart)
+            reference, name = self._before(part, keep=not apart)
             if reference is not None and not reference.rows:
                 raise NotEvaluable("no_reference", "it has no rows yet")
             answer = meter.compare(part, reference, current, apart=apart)
@@ -256,13 +265,60 @@ class Rows:
         except (Exception, SystemExit) as exc:  # a detector's fault is an outcome of its check alone
             return Measured(Outcome.FAILED, f"{type(exc).__name__}: {str(exc)[-500:]}", n_current=n)
         n_reference = reference.rows if reference else 0
-        name = whole.name or None if whole is not None else None
         return Measured(answer.outcome, answer.reason, reading, n_current=n, n_reference=n_reference, reference=name)
+
+    def _now(self, part: Slice) -> AnyWindow:
+        return self._meter.part_of(self._current, part)
+
+    def _before(self, part: Slice, *, keep: bool) -> tuple[AnyWindow | None, str | None]:
+        """The reference of a slice, and what it is called."""
+        whole = self._reference
+        return (None, None) if whole is None else (self._meter.part_of(whole, part, keep=keep), whole.name or None)
 
     def sides(self, part: Slice) -> tuple[windows.TableWindow | None, windows.TableWindow]:
         """The reference's rows and the window's, for whoever looks closer."""
         whole = self._reference
         return (None if whole is None else self._meter.part_of(whole, part)), self._meter.part_of(self._current, part)
+
+
+class ByCounts(Rows):
+    """The same from summaries, where there are many rows."""
+
+    def __init__(self, meter: Meter, reader: Reader, pair: Pair) -> None:
+        self._meter = meter
+        self._reader = reader
+        self._pair = pair
+
+    def counts(self, field: str) -> Counter[str]:
+        return self._pair.counts(field)
+
+    def reference_counts(self, field: str) -> Counter[str]:
+        return self._pair.reference_counts(field)
+
+    def measure(self, part: Slice, *, apart: bool = False) -> Measured:
+        try:
+            with self._reader.whole():
+                return super().measure(part, apart=apart)
+        except NotEvaluable as exc:
+            return Measured(Outcome.NOT_EVALUABLE, str(exc))
+
+    def _now(self, part: Slice) -> AnyWindow:
+        try:
+            return self._pair.current(part)
+        except OSError as exc:
+            raise StoreUnavailable(f"the summaries could not be kept: {exc}") from exc
+
+    def _before(self, part: Slice, *, keep: bool) -> tuple[AnyWindow | None, str | None]:
+        if self._pair.rows is not None:
+            return self._meter.part_of(self._pair.rows, part, keep=keep), self._pair.name
+        try:
+            return self._pair.reference(part), self._pair.name
+        except (duckdb.Error, OSError) as exc:
+            raise StoreUnavailable(f"the summaries of the reference could not be read: {exc}") from exc
+
+    def sides(self, part: Slice) -> tuple[windows.TableWindow | None, windows.TableWindow]:
+        reference, current = self._pair.samples()
+        return self._meter.part_of(reference, part), self._meter.part_of(current, part)
 
 
 class Flagged:

@@ -23,6 +23,7 @@ from monitor import segments
 from monitor.config import Reference
 from monitor.reader import Reader
 from monitor.seasons import WEEK_SECONDS, Span, weeks_before
+from monitor.summaries.shelf import Shelf
 from monitor.traffic import Traffic
 from monitor.windows import TableWindow
 
@@ -33,6 +34,7 @@ class References:
     """Keeps each fixed reference in memory after its first use. Any thread may call it."""
 
     def __init__(self, root: Path) -> None:
+        self.shelf = Shelf(root)  # of what is kept of references with too many rows
         self._folder = root / FOLDER
         self._kept: dict[str, TableWindow] = {}
         self._lock = threading.Lock()
@@ -54,16 +56,18 @@ class References:
         if reference.reach:
             parts = [traffic.between(reader, start, end, features) for start, end in spans(reference, window_start, window_end)]
             return replace(functools.reduce(TableWindow.followed_by, parts), name=title(reference, window_start))
-        key = hashlib.sha256(
-            repr((traffic.model, reference.start, reference.end, str(reference.file), traffic.identity)).encode()
-        ).hexdigest()[:16]
+        key = _key(traffic, reference)
         with self._lock:
             if (kept := self._kept.get(key)) is not None:
                 return kept
-            found = self._load(reader, traffic, reference, features, key)
+            found = self._load(reader, traffic, reference, features)
             if found.rows:  # else they may still come
                 self._kept[key] = found
             return found
+
+    def place(self, traffic: Traffic, reference: Reference) -> Path:
+        """Where a fixed range is frozen, or will be."""
+        return self._folder / f"{traffic.model}-{_key(traffic, reference)}.parquet"
 
     def _load(
         self,
@@ -71,7 +75,6 @@ class References:
         traffic: Traffic,
         reference: Reference,
         features: Mapping[str, ColumnKind],
-        key: str,
     ) -> TableWindow:
         if reference.file is not None:
             if not reference.file.exists():
@@ -83,7 +86,7 @@ class References:
                 raise NotEvaluable("no_reference", f"{reference.file} cannot be read: {exc}") from exc
         assert reference.start is not None
         assert reference.end is not None
-        frozen = self._folder / f"{traffic.model}-{key}.parquet"
+        frozen = self.place(traffic, reference)
         if frozen.exists():
             table = pq.read_table(frozen)
             kept = {f: k for f, k in traffic.features(features).items() if f in table.column_names}
@@ -98,6 +101,11 @@ class References:
             segments.sync_folder(self._folder)
             return replace(window, name=_frozen(frozen))
         return window
+
+
+def _key(traffic: Traffic, reference: Reference) -> str:
+    about = repr((traffic.model, reference.start, reference.end, str(reference.file), traffic.identity))
+    return hashlib.sha256(about.encode()).hexdigest()[:16]
 
 
 def spans(reference: Reference, window_start: datetime, window_end: datetime) -> list[Span]:

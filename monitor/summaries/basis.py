@@ -62,7 +62,7 @@ Edges = NumberEdges | CategoryEdges
 
 @dataclass(frozen=True)
 class Basis:
-    """Of one model; `columns` by feature. A feature that the sample has no value of is not in it."""
+    """Of one model; `columns` by feature. One that the sample has no value of has a single cell."""
 
     columns: Mapping[str, Edges]
 
@@ -70,11 +70,10 @@ class Basis:
     def of(cls, sample: Window, features: Mapping[str, ColumnKind]) -> Basis:
         found: dict[str, Edges] = {}
         for name, kind in sorted(features.items()):
-            if not sample.has(name):
-                continue
-            edges = _numbers(finite(sample.numbers(name))) if kind == "number" else _names(sample, name)
-            if edges is not None:
-                found[name] = edges
+            if kind == "number":
+                found[name] = _numbers(finite(sample.numbers(name)) if sample.has(name) else np.zeros(0))
+            else:
+                found[name] = CategoryEdges(cells.names_of(sample.categories(name)) if sample.has(name) else ())
         return cls(found)
 
     @cached_property
@@ -126,9 +125,9 @@ class Basis:
         return cls(found)
 
 
-def _numbers(values: FloatArray) -> NumberEdges | None:
+def _numbers(values: FloatArray) -> NumberEdges:
     if not len(values):
-        return None
+        return NumberEdges(values, np.zeros(1), 1.0)
     values = np.sort(values + 0.0)  # no negative zero
     points = cells.points_of(values)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -136,8 +135,3 @@ def _numbers(values: FloatArray) -> NumberEdges | None:
     assert places is not None
     different = 1 + int(np.count_nonzero(np.diff(values)))
     return NumberEdges(points, places, min(1.0, 4 * KEPT / different))
-
-
-def _names(sample: Window, name: str) -> CategoryEdges | None:
-    names = cells.names_of(sample.categories(name))
-    return CategoryEdges(names) if names else None

@@ -21,7 +21,8 @@ from monitor.schema import FEATURE, quote
 from monitor.summaries import sketch
 from monitor.summaries.basis import Basis, CategoryEdges, NumberEdges
 from monitor.summaries.sketch import Sketch
-from monitor.summaries.sums import Sum, total
+from monitor.summaries.sums import Sum, nothing, total
+from monitor.windows import TableWindow
 
 BATCH_ROWS = 131_072
 HOUR_US = 3_600_000_000
@@ -86,6 +87,15 @@ def counted(batches: Iterator[pa.RecordBatch], basis: Basis) -> dict[Hour, Sums]
             for hour, one in zip(stretches.hours, sums, strict=True):
                 parts.setdefault(hour, {}).setdefault(name, []).append(one)
     return {hour: {name: total(found, basis.columns[name]) for name, found in by.items()} for hour, by in sorted(parts.items())}
+
+
+def of_window(window: TableWindow, basis: Basis) -> Sums:
+    """Of rows that are in memory."""
+    rows = window.rows
+    columns = {FEATURE + name: window.table[name] if window.has(name) else pa.nulls(rows, pa.float64()) for name in basis.columns}
+    table = pa.table({"at": pa.array(np.zeros(rows, dtype=np.int64)), **columns})
+    found = counted(iter(table.to_batches(BATCH_ROWS)), basis)
+    return found.get(0) or {name: nothing(edges) for name, edges in basis.columns.items()}
 
 
 def numbers(column: pa.Array, edges: NumberEdges, stretches: Stretches) -> list[Sum]:

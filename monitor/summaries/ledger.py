@@ -9,23 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 
+from detectors.summary import Blocks
 from monitor import log, segments
 from monitor.clock import EPOCH
 from monitor.reader import Reader
+from monitor.seasons import Span
 from monitor.summaries.basis import Basis
 from monitor.summaries.counting import HOUR_US, Hour, Sums, added, count
 from monitor.summaries.dayfile import DayFile
-from monitor.summaries.sums import total
+from monitor.summaries.sums import matrix, total
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 READ_TO = "read_to"
+
+
+def blocks_of(hours: Sequence[Sums], basis: Basis) -> dict[str, Blocks]:
+    """By feature, in the order given; nothing of nothing."""
+    found = {}
+    for name, edges in basis.columns.items() if hours else ():
+        sums = [one[name] for one in hours]
+        found[name] = Blocks(total(sums, edges).summary(edges), matrix(sums))
+    return found
 
 
 class Ledger:
@@ -35,10 +46,11 @@ class Ledger:
         """`where` is the SQL condition of the slice, over the columns of the model's table of predictions."""
         self._folder = folder
         self._model = model
-        self._where = where
+        self.where = where
         self._lock = threading.Lock()
         self._files: dict[date, DayFile] | None = None
         self._read_to = self._seen = 0
+        self._blocks: tuple[object, dict[str, Blocks]] | None = None
         self.basis = basis
 
     def window(self, reader: Reader, start: datetime, end: datetime) -> Sums:
@@ -67,6 +79,32 @@ class Ledger:
                     found |= {at: sums for at, sums in self._hours(reader, day).items() if first <= _time(at) < last}
         return found
 
+    def cut(self, reader: Reader, start: datetime, end: datetime) -> dict[Hour, Sums]:
+        """All of [start, end) by hour; the first and the last may be no whole ones."""
+        first, last = _up(start, HOUR), _down(end, HOUR)
+        found = self.hours(reader, start, end)
+        for low, high in ((start, min(first, end)), (max(last, start), end)) if first <= last else ((start, end),):
+            if low < high:
+                found |= count(reader, self._model, self.basis, low, high, where=self.where)
+        return dict(sorted(found.items()))
+
+    def blocks(self, reader: Reader, spans: Sequence[Span], fewest: int) -> dict[str, Blocks]:
+        """The hours of these times, by feature: those of whole days, if they are `fewest`, so that they stay the same for a day
+        although the times move on; else all whole hours."""
+        days = [(_up(start, DAY), _down(end, DAY)) for start, end in spans]
+        whole = sum(max((last - first) // HOUR, 0) for first, last in days)
+        chosen = days if whole >= fewest else spans
+        hours: dict[Hour, Sums] = {}
+        for start, end in chosen:
+            hours |= self.hours(reader, start, end)
+        with self._lock:
+            assert self._files is not None or not hours
+            days_read = sorted({_time(hour).date() for hour in hours})
+            key = (*hours, *(self._files[day].through for day in days_read if self._files is not None and day in self._files))
+            if self._blocks is None or self._blocks[0] != key:
+                self._blocks = key, blocks_of(list(hours.values()), self.basis)
+            return self._blocks[1]
+
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def _advance(self, reader: Reader, first: date, last: date) -> None:
@@ -82,7 +120,7 @@ class Ledger:
             self._keep_read_to(seen)
         for at in _days(_midnight(first), _midnight(last)):
             if at.date() not in files:
-                hours = count(reader, self._model, self.basis, at, at + DAY, until_seq=seen, where=self._where)
+                hours = count(reader, self._model, self.basis, at, at + DAY, until_seq=seen, where=self.where)
                 files[at.date()] = DayFile.write(self._path(at.date()), self.basis, hours, seen)
 
     def _touched(self, reader: Reader, seen: int) -> list[date]:
@@ -97,7 +135,7 @@ class Ledger:
     def _add(self, reader: Reader, day: date, file: DayFile, seen: int) -> None:
         after = max(file.through, self._read_to)
         at = _midnight(day)
-        new = count(reader, self._model, self.basis, at, at + DAY, after_seq=after, until_seq=seen, where=self._where)
+        new = count(reader, self._model, self.basis, at, at + DAY, after_seq=after, until_seq=seen, where=self.where)
         if new:
             hours = added(self._hours(reader, at), new, self.basis)
             assert self._files is not None
@@ -152,7 +190,7 @@ class Ledger:
         assert self._files is not None
         file = self._files[day.date()]
         log.warning("a summary could not be read and is counted again", file=file.path.name, error=why)
-        hours = count(reader, self._model, self.basis, day, day + DAY, until_seq=self._seen, where=self._where)
+        hours = count(reader, self._model, self.basis, day, day + DAY, until_seq=self._seen, where=self.where)
         self._files[day.date()] = found = DayFile.write(file.path, self.basis, hours, self._seen)
         return found
 
@@ -161,7 +199,7 @@ class Ledger:
         spans = [(start, min(first, end)), (max(last, start), end)] if first <= last else [(start, end)]
         for low, high in spans:
             if low < high:
-                yield from count(reader, self._model, self.basis, low, high, where=self._where).values()
+                yield from count(reader, self._model, self.basis, low, high, where=self.where).values()
 
 
 def _down(when: datetime, step: timedelta) -> datetime:

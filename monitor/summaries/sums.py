@@ -58,10 +58,10 @@ class Sum:
         between = self.counts[2:-1:2]
         if len(edges.points) > 1 and between.any() and np.isfinite(self.mean):
             with np.errstate(over="ignore", invalid="ignore"):
-                counted = self.counts > 0
-                off = (self.mean * self.counts.sum() - self.counts[counted] @ places[counted]) / between.sum()
+                counted, widths = self.counts > 0, np.diff(edges.points)
+                off = (self.mean * self.counts.sum() - self.counts[counted] @ places[counted]) / (between @ widths)
                 if np.isfinite(off):
-                    places[2:-1:2] = np.clip(places[2:-1:2] + off, edges.points[:-1], edges.points[1:])
+                    places[2:-1:2] = np.clip(places[2:-1:2] + off * widths, edges.points[:-1], edges.points[1:])
         return places
 
 
