@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from monitor import answers
 from monitor.config import Check
 from monitor.reader import Reader, literal
-from monitor.readings import Look
 from monitor.schema import FEATURE, quote
 from monitor.slices import Condition, Slice
 from monitor.verdicts import Judged
@@ -30,10 +29,9 @@ def gather(
     worse: str,
     part: Slice,
     verdict: Judged | None,
-    look: Callable[[], Look],
 ) -> dict[str, Any]:
     """Statistic, threshold, largest parts, and the SQL over `audit.duckdb` that gives the records. `log`: the first of those
-    whose rows were read. `look` reads the window's rows again."""
+    whose rows were read."""
     bounds = verdict.bounds if verdict is not None else None
     evidence: dict[str, Any] = {
         "statistic": reading["statistic"],

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import duckdb
+
 from detectors.contract import Outcome
 from monitor import evidence, log
 from monitor.agenda import Agenda
@@ -21,10 +23,12 @@ from monitor.board import Board
 from monitor.child import Child
 from monitor.clock import Clock
 from monitor.config import Check, Config, ModelConfig
-from monitor.errors import ChildAway, ChildFailed
+from monitor.embeddings import Decode
+from monitor.errors import ChildAway, ChildFailed, StoreError
 from monitor.metrics import Metrics
 from monitor.reader import Reader
 from monitor.readings import Look, Measured, Meter
+from monitor.reasons import Reasons
 from monitor.references import References
 from monitor.slices import Slice, Slices
 from monitor.store import Store
@@ -57,9 +61,11 @@ class CheckRunner:
         kept: int = KEPT,
         most_kept: int = MOST_KEPT,
         alpha: float | None = None,
+        explaining: threading.Lock | None = None,
     ) -> None:
-        """`alpha`: for a calibrated check, how often a slot may fire by chance. `kept` slots are in memory after a start, and up
-        to `most_kept` before the oldest are dropped: so that late labels need not fetch theirs each time."""
+        """`alpha`: for a calibrated check, how often a slot may fire by chance. `explaining` is held by the one check that looks
+        into why something fired. `kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped:
+        so that late labels need not fetch theirs each time."""
         self.check = check
         self._store = store
         self._board = board
@@ -68,6 +74,8 @@ class CheckRunner:
         self._meter = Meter(check, model, references, worker, traffic)
         self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock)
         self._baseline = Baseline(check, self._meter)
+        self._reasons = Reasons(check, model, traffic)
+        self._explaining = explaining or threading.Lock()
         self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
         self._slices = Slices(check.slices)
@@ -86,10 +94,11 @@ class CheckRunner:
                 return 0
             if self._unsure:
                 self._restore()
-            if not self._agenda.worth_a_look():
-                return 0
             try:
-                return self._run()
+                count = self._run() if self._agenda.worth_a_look() else 0
+                if not count:
+                    self._explain()
+                return count
             except ChildFailed:
                 raise
             except BaseException:
@@ -119,6 +128,30 @@ class CheckRunner:
     def tracks(self) -> Mapping[str, Track]:
         """By slice."""
         return self._tracks
+
+    def _explain(self) -> None:
+        """Add to the latest incidents why they opened. One check at a time: it takes seconds, and the others have windows due."""
+        asked = [one for one in self._tracks.values() if one.unexplained is not None]
+        if not asked or not self._explaining.acquire(blocking=False):
+            return
+        try:
+            one = asked[0]
+            assert one.unexplained is not None
+            try:
+                with self._store.read() as reader:
+                    found = self._reasons.of(reader, one.unexplained, one.part, self._features())
+            except (ChildFailed, StoreError, duckdb.Error):
+                raise  # it is asked again
+            except Exception as exc:  # the incident stands without it
+                found = None
+                self._metrics.run_failures.labels(self.check.name, "why").inc()
+                log.error("an incident could not be explained", exc, check=self.check.name, slice=one.part.name)
+            row = one.explained(found) if found is not None else None
+            one.unexplained = None
+            if row is not None:
+                self._store.run(lambda t: _append(t, self.check.model, {"incidents": [row]}))
+        finally:
+            self._explaining.release()
 
     # --- thresholds that are learned ---
 
@@ -244,7 +277,6 @@ class CheckRunner:
             worse=self._meter.worse,
             part=part,
             verdict=verdict,
-            look=lambda: self._meter.look(reader, slot, self._features()),
         )
 
     def _count(self, readings: Sequence[dict[str, Any]]) -> None:
@@ -321,14 +353,16 @@ def build(
     kept: int = KEPT,
     most_kept: int = MOST_KEPT,
     only: Collection[str] | None = None,
+    encode: Decode | None = None,
 ) -> dict[str, CheckRunner]:
     """A runner for each check, or for `only` those, by name."""
     common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
+    common["explaining"] = threading.Lock()
     rates = alphas(config)
     for line in warnings(config):
         log.warning("a threshold may not be what was asked for", problem=line)
-    make = maker({m.name: m.task for m in config.models}, config.checks)
+    make = maker({m.name: m.task for m in config.models}, config.checks, encode)
     return {
         c.name: CheckRunner(c, models[c.model], store, references, worker, make, alpha=rates.get(c.name), **common)
         for c in config.checks

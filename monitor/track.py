@@ -40,6 +40,7 @@ class Track:
         self.readings: dict[datetime, Reading] = {}
         self._news: dict[datetime, Judged] = {}
         self._read: list[dict[str, Any]] = []
+        self.unexplained: datetime | None = None  # slot that opened the latest incident, where it has not been asked why
 
     # --- what is known ---
 
@@ -199,6 +200,7 @@ class Track:
                 if opened not in self.readings:
                     self.readings |= self._past.readings(reader, [opened])
                 proof = prove(self.part, opened, self.readings[opened][1], self.history.at(opened))
+                self.unexplained = opened
                 rows.append(self._incident_row(incident, 1, word, proof))
             elif known[1] != word:
                 rows.append(self._incident_row(incident, known[0] + 1, word, known[2]))
@@ -208,11 +210,22 @@ class Track:
                 rows.append(self._incident_row(gone, known[0] + 1, ("withdrawn",), known[2]))
         return rows
 
-    def _incident_row(self, incident: Incident, revision: int, word: tuple[Any, ...], proof: dict[str, Any]) -> dict[str, Any]:
+    def explained(self, found: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The row that adds to the latest incident why it opened; None where it is gone."""
+        opened, self.unexplained = self.unexplained, None
+        known = self._incidents.get(opened) if opened is not None else None
+        incident = next((i for i in self.history.incidents(opened) if i.opened == opened), None)
+        if known is None or incident is None:
+            return None
+        return self._incident_row(incident, known[0] + 1, known[1], {**known[2], "why": dict(found)}, say=False)
+
+    def _incident_row(
+        self, incident: Incident, revision: int, word: tuple[Any, ...], proof: dict[str, Any], *, say: bool = True
+    ) -> dict[str, Any]:
         self._incidents[incident.opened] = (revision, word, proof)
         state = "withdrawn" if word == ("withdrawn",) else "resolved" if incident.resolved else "open"
         check, name = self._check, self.part.name
-        if revision == 1 or state != "open":
+        if say and (revision == 1 or state != "open"):
             log.info("incident", check=check.name, slice=name, state=state, opened=incident.opened.isoformat())
         return {
             "incident_id": incident.id(check.name, name),
