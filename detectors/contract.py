@@ -53,6 +53,7 @@ NOT_EVALUABLE_REASONS = frozenset(
         "no_labels",
         "no_question",
         "no_reference",
+        "not_installed",  # an optional library is missing; the detail says which, and how to get it
         "rows_unavailable",  # some of what was stored of it cannot be read
         "constant",  # the statistic is not defined on one value
         "missing_column",

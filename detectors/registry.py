@@ -27,6 +27,7 @@ SHIPPED = {
     "prediction_drift": "detectors.prediction_drift:PredictionDrift",
     "probability_calibration": "detectors.probability_calibration:ProbabilityCalibration",
     "score_drift": "detectors.score_drift:ScoreDrift",
+    "stream_drift": "detectors.stream_drift:StreamDrift",
 }
 GROUP = "modelwatch.detectors"
 

@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "evidently": {"metric": "ValueDrift", "arguments": {"column": "amount"}},
     "fairness": {"attributes": ["city"]},
     "score_drift": {"column": "amount"},
+    "stream_drift": {"column": "amount"},
 }
 
 
