@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import compare, configfile, estimate, evaluate, log, reportclient
+from monitor import compare, configfile, estimate, evaluate, log, modelscommand, reportclient
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     letterbox.add_to(commands)
     reportclient.add_to(commands)
     evaluate.add_to(commands)
+    modelscommand.add_to(commands)
     compare.add_to(commands)
     estimate.add_to(commands)
     return parser

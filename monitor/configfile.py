@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detectors.modelfolder import ModelMissing, ModelUnfit, find_model
-from monitor import crosschecks
-from monitor.config import Config, Listener, Tls
+from monitor import crosschecks, models
+from monitor.config import Config, Listener, StoreConfig, Tls
 from monitor.crosschecks import Sound
 from monitor.errors import ConfigError
 from monitor.genai import prices
@@ -52,6 +52,9 @@ def load(path: Path) -> Config:
         sound = Sound.of_raw(raw, Config)
         # Where the sections are good each by itself, these were among the above.
         problems += [one for line in crosschecks.problems(sound) if (one := f"{path}: {line}") not in problems]
+    store = folder / (config.store.path if config is not None else _store_path(raw))
+    sound = models.in_sound(sound, store)
+    problems += [f"{path}: {line}" for line in models.problems(sound.checks, folder)]
     problems += [
         f"{path}: {where}: {file} is not there; create it or correct the path"
         for where, file in crosschecks.missing(sound, folder)
@@ -68,7 +71,30 @@ def load(path: Path) -> Config:
             problems += exc.problems
     if config is None or problems:
         raise ConfigError(problems)
-    return _anchored(config, folder)
+    return _anchored(models.in_config(config, store), folder)
+
+
+def store_path(path: Path) -> Path:
+    """Where the store of a config file is, whatever else is wrong with the file: models are placed before it can be right.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise ConfigError([f"{path}: cannot be read: {' '.join(str(exc).split())}"]) from exc
+    problems: list[str] = []
+    raw = _resolve({"store": raw.get("store") if isinstance(raw, dict) else None}, path, "", problems, {})
+    if problems:
+        raise ConfigError(problems)
+    return path.resolve().parent / _store_path(raw)
+
+
+def _store_path(raw: Mapping[str, Any]) -> Path:
+    section = raw.get("store")
+    found = section.get("path") if isinstance(section, dict) else None
+    return Path(found) if isinstance(found, str) else StoreConfig().path
 
 
 class _Loader(yaml.SafeLoader):
@@ -153,9 +179,12 @@ def _anchored(config: Config, folder: Path) -> Config:
             "prices": config.prices.model_copy(update={"file": at(config.prices.file)}),
             "sources": tuple(s.anchored(folder) for s in config.sources),
             "checks": tuple(
-                c.model_copy(update={"reference": c.reference.model_copy(update={"file": at(c.reference.file)})})
-                if c.reference
-                else c
+                c.model_copy(
+                    update={
+                        "reference": c.reference and c.reference.model_copy(update={"file": at(c.reference.file)}),
+                        "settings": models.anchored(c.settings, folder),
+                    }
+                )
                 for c in config.checks
             ),
         }
