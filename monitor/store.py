@@ -69,6 +69,7 @@ class Store:
         self._cursors: dict[duckdb.DuckDBPyConnection, float] = {}  # and since when
         self._cursor_lock = threading.Lock()
         self._connected = False
+        self._opened = 0
         # Replaced as a whole after each commit, so that any thread may read them without a lock.
         self._seq: dict[LogKey, int] = {}
         self._sealed: dict[LogKey, int] = {}
@@ -144,6 +145,11 @@ class Store:
     def broken(self) -> str | None:
         """What only a restart can mend, or None."""
         return self._dead
+
+    @property
+    def opened(self) -> int:
+        """How often the file was opened. Another number: what was just being committed may stand, or may not."""
+        return self._opened
 
     def last_seq(self, kind: str, model: str) -> int:
         return self._seq.get((kind, model), 0)
@@ -298,6 +304,7 @@ class Store:
             transaction.finish()
             point("commit.before")
             self._connection.execute("COMMIT")
+            point("commit.after")
         except Exception as exc:
             transaction.rolled_back()
             if _is_fatal(exc):
@@ -332,7 +339,6 @@ class Store:
                 self._metrics.commit_failures.labels("io").inc()
                 self._fail(jobs, StoreUnavailable(str(self._unavailable)))
                 return
-            point("commit.after")
             self._metrics.commits.inc()
             self._metrics.commit_duration.observe(self._clock.monotonic() - started)
             for job, result in zip(jobs, results, strict=True):
@@ -442,6 +448,7 @@ class Store:
             self._disconnect()
             raise
         self._connected = True
+        self._opened += 1
 
     def _load(self) -> None:
         """What the writer keeps in memory: last sequence numbers, features, keys."""

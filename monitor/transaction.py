@@ -32,6 +32,7 @@ class Transaction:
         self.now = now
         self._pending: dict[LogKey, list[pa.Table]] = {}
         self._inserts: dict[str, list[pa.Table]] = {}  # by state table
+        self._deletes: dict[tuple[str, str], set[Any]] = {}
         self._last: dict[LogKey, int] = {}
         self._put: list[tuple[KeyIndex, list[int]]] = []
         self._new_columns: dict[str, dict[str, str]] = {}
@@ -104,7 +105,16 @@ class Transaction:
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Add rows to a state table. What is executed or asked later in this transaction sees them."""
+        for (name, column), gone in self._deletes.items():
+            if name == table and not gone.isdisjoint(columns[column]):  # what was there before goes first
+                self.flush()
+                break
         self._inserts.setdefault(table, []).append(pa.table({name: _column(values) for name, values in columns.items()}))
+
+    def delete(self, table: str, column: str, values: Sequence[Any]) -> None:
+        """Take rows out of a state table, those that were inserted here before included. What is executed or asked later in
+        this transaction no longer sees them."""
+        self._deletes.setdefault((table, column), set()).update(values)
 
     def advance_watermark(self, model: str, when: datetime) -> None:
         last = self._watermarks.get(model) or self._store.watermark(model)
@@ -164,6 +174,10 @@ class Transaction:
         inserts, self._inserts = self._inserts, {}
         for table, tables in inserts.items():
             self._insert(quote(table), tables)
+        deletes, self._deletes = self._deletes, {}
+        for (table, column), values in deletes.items():
+            gone = pa.table({"gone": pa.array(sorted(values))})
+            self._with("given", gone, f"DELETE FROM {quote(table)} WHERE {quote(column)} IN (SELECT gone FROM given)")
 
     def finish(self) -> None:
         """The last writes before COMMIT."""

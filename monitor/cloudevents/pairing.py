@@ -21,6 +21,7 @@ from monitor.clock import Clock
 from monitor.cloudevents import inference
 from monitor.cloudevents.again import Alone, Letters, Rehearsal, Rehearsed, RehearsedBatch
 from monitor.cloudevents.envelope import Event
+from monitor.cloudevents.halves import OTHER, Half, Halves
 from monitor.cloudevents.inference import NoInference
 from monitor.config import Config, ModelConfig, Service
 from monitor.errors import InboxFull, StoreError
@@ -33,7 +34,6 @@ from monitor.transaction import Transaction
 
 SOURCE = "cloudevents"
 HALVES = {"inference.request": "request", "inference.response": "response"}
-OTHER = {"request": "response", "response": "request"}
 BESIDE = ("namespace", "endpoint", "component", "modelid")  # attributes that are kept beside the prediction
 EXPIRE_EVERY_SECONDS = 15.0
 EXPIRE_AT_ONCE = 1000
@@ -59,18 +59,6 @@ class Taken:
         return {**numbers, "rejected": len(self.rejects), "errors": errors}
 
 
-@dataclass(slots=True)
-class _Half:
-    """One event: what it gives to each prediction of the pair."""
-
-    index: int  # place in the request
-    event: str  # what both halves have in common
-    half: str
-    model: str
-    record_id: str
-    records: list[dict[str, Any]]  # masked
-
-
 class _Changed(Exception):
     """Some that were to expire have found their other half meanwhile."""
 
@@ -82,6 +70,7 @@ class Pairs:
         self._inbox = inbox
         self._store = store
         self._clock = clock
+        self._halves = Halves(store)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pairs", daemon=True)
         self.configure(config)
@@ -109,16 +98,16 @@ class Pairs:
             Undone: of `again`.
         """
         taken = Taken()
-        halves: list[_Half] = []
+        halves: list[Half] = []
         items: list[Any] = []
         for index, event in enumerate(events):
             found = event if isinstance(event, Reject) else self._half(index, event, model)
-            if isinstance(found, _Half):
+            if isinstance(found, Half):
                 halves.append(found)
             else:
                 taken.rejects.append(found)
                 items.append(found)
-        pairs: list[tuple[_Half, _Half, int]] = []
+        pairs: list[tuple[Half, Half, int]] = []
 
         def meet(transaction: Transaction) -> None:
             pairs[:] = self._meet(transaction, halves, taken)
@@ -152,7 +141,7 @@ class Pairs:
         batch = [_at(i, item) if isinstance(item, Reject) else item for i, item in enumerate(items)]
 
         def also(transaction: Transaction) -> None:
-            _forget(transaction, [event for event, _ in pairs])
+            self._halves.drop(transaction, [event for event, _ in pairs])
             if again is not None:
                 again.taken(transaction, {index for _, index in pairs})
 
@@ -168,7 +157,7 @@ class Pairs:
 
     # --- one event ---
 
-    def _half(self, index: int, event: Event | Alone, model: str | None) -> _Half | Reject:
+    def _half(self, index: int, event: Event | Alone, model: str | None) -> Half | Reject:
         if isinstance(event, Alone):
             if event.model not in self._models:
                 message = f"model: {event.model} is not configured any more"
@@ -176,7 +165,7 @@ class Pairs:
             masked = self._inbox.mask("predictions", event.records, event.model)  # by what holds now
             if (bad := next((m for m in masked if isinstance(m, Reject)), None)) is not None:
                 return _at(index, bad)
-            return _Half(index, event.event, event.half, event.model, "", masked)
+            return Half(index, event.event, event.half, event.model, "", masked)
         half = next((name for suffix, name in HALVES.items() if event.type.endswith(suffix)), None)
         if half is None:
             message = f"type: {event.type} is neither an inference.request nor an inference.response"
@@ -198,7 +187,7 @@ class Pairs:
         if (bad := next((m for m in masked if isinstance(m, Reject)), None)) is not None:
             return _at(index, bad)
         key = "/".join([name, service, *(given.get(a, "") for a in BESIDE), record_id])
-        return _Half(index, key, half, name, record_id, masked)
+        return Half(index, key, half, name, record_id, masked)
 
     def _records(
         self, half: str, event: Event, entry: Service | None, model: ModelConfig, record_id: str
@@ -233,43 +222,31 @@ class Pairs:
 
     # --- on the writer thread ---
 
-    def _meet(self, transaction: Transaction, halves: Sequence[_Half], taken: Taken) -> list[tuple[_Half, _Half, int]]:
+    def _meet(self, transaction: Transaction, halves: Sequence[Half], taken: Taken) -> list[tuple[Half, Half, int]]:
         """Pairs that are complete: request, response, place of the later one. The others are kept."""
-        pairs: list[tuple[_Half, _Half, int]] = []
+        pairs: list[tuple[Half, Half, int]] = []
         taken.waiting = taken.duplicates = 0  # a transaction may be begun anew
         if not halves:
             return pairs
-        marks = ", ".join("?" for _ in halves)
-        kept = transaction.query(f"SELECT * FROM halves WHERE event IN ({marks})", [h.event for h in halves])
-        there = {(row["event"], row["half"]): _Half(-1, row["event"], row["half"], row["model"], "", orjson.loads(row["payload"]))
-                 for row in kept}  # fmt: skip
-        fresh: list[_Half] = []
+        there: dict[tuple[str, str], Half] = {}  # of this request
+        fresh: list[Half] = []
         for one in halves:
-            if (other := there.get((one.event, OTHER[one.half]))) is not None:
+            other = there.get((one.event, OTHER[one.half])) or self._halves.other(transaction, one)
+            if other is not None:
                 pairs.append((one, other, one.index) if one.half == "request" else (other, one, one.index))
-            elif (one.event, one.half) in there or self._stored(transaction, one):
+            elif (one.event, one.half) in there or self._halves.waits(transaction, one) or self._stored(transaction, one):
                 taken.duplicates += 1
             else:
                 there[one.event, one.half] = one
                 fresh.append(one)
                 taken.waiting += 1
-        if fresh:
-            transaction.insert(
-                "halves",
-                {
-                    "event": [h.event for h in fresh],
-                    "half": [h.half for h in fresh],
-                    "model": [h.model for h in fresh],
-                    "payload": [orjson.dumps(h.records).decode() for h in fresh],
-                    "received_at": [transaction.now] * len(fresh),
-                },
-            )
+        self._halves.put(transaction, fresh)
         inside = {h.event for h in fresh} & {response.event for _, response, _ in pairs}
         taken.waiting -= len(inside)
         return pairs
 
     @staticmethod
-    def _stored(transaction: Transaction, half: _Half) -> bool:
+    def _stored(transaction: Transaction, half: Half) -> bool:
         """Whether the pair was made already, and this is an event sent again."""
         ids = {str(record["record_id"]) for record in half.records}
         return any(found is not None for found in transaction.find("predictions", half.model, [hash64(i) for i in ids]))
@@ -297,7 +274,7 @@ class Pairs:
             (count,) = transaction.query(f"SELECT count(*) AS n FROM halves WHERE event IN ({marks})", events)
             if count["n"] != len(rows):
                 raise _Changed
-            _forget(transaction, events)
+            self._halves.drop(transaction, events)
 
         self._inbox.put(Batch("predictions", rejects, SOURCE, masked=True, also=forget)).result()
         return len(rows)
@@ -313,7 +290,7 @@ class Pairs:
                 log.error("halves of inference events could not be set aside", exc)
 
 
-def _join(request: _Half, response: _Half, index: int) -> list[Any]:
+def _join(request: Half, response: Half, index: int) -> list[Any]:
     """The predictions of a pair, or one `Reject` where the two do not fit."""
     if len(request.records) != len(response.records):
         message = f"{len(request.records)} instances in the request and {len(response.records)} in the response"
@@ -324,11 +301,6 @@ def _join(request: _Half, response: _Half, index: int) -> list[Any]:
         {**{k: v for k, v in answered.items() if k != "features"}, **asked}
         for asked, answered in zip(request.records, response.records, strict=True)
     ]
-
-
-def _forget(transaction: Transaction, events: Sequence[str]) -> None:
-    if events:
-        transaction.execute(f"DELETE FROM halves WHERE event IN ({', '.join('?' for _ in events)})", list(events))
 
 
 def _at(index: int, reject: Reject) -> Reject:
