@@ -73,6 +73,8 @@ class EmbeddingDrift:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.worse = "lower" if config.reading == "p_value" else "higher"
+        self.inputs = frozenset({config.column})
+        self.sample_rows = config.max_rows
 
     def compare(self, reference: Window | None, current: Window) -> Reading:
         c = self.config

@@ -5,6 +5,7 @@ Columns are called as in `calls` and `generations`, and
     score.NAME       what the check NAME, or the only check with the detector NAME, scored; none where it gave no value
     flagged.NAME     1 where that score is flagged, else 0
     feedback.NAME    mean of the values given under that name, by record, else for its whole trace
+    embedding...     vectors: see `monitor.embeddings`
     attributes.KEY   an attribute of the sender's, as text: of the record, else of its span, else of what sent it
 """
 
@@ -17,9 +18,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from detectors import registry
-from detectors.contract import ColumnKind
-from monitor import said, windows
+from detectors.contract import ColumnKind, NotEvaluable
+from monitor import embeddings, said, windows
 from monitor.config import Check
+from monitor.embeddings import Decode, Vectors
 from monitor.reader import Reader, literal
 from monitor.schema import quote
 from monitor.scoring import RowCheck
@@ -56,6 +58,13 @@ FEATURES = (
 """What `features` stands for, beside the scores of the model's checks."""
 
 LOGS_APART = timedelta(hours=1)  # a log with the question of a call is as old as the call is long
+
+VECTORS = {
+    "embedding": "json_extract_string(g.attributes, '$.embedding')",
+    **{f"embedding.{name}": f"g.{name}" for name in embeddings.TEXTS},
+    **{f"embedding.{name}": "CASE WHEN contains(g.messages, '\"vector\"') THEN g.messages END" for name in embeddings.MEDIA},
+}
+"""What they are made of: `monitor.embeddings` says how."""
 
 DERIVED = re.compile(r"(score|flagged|feedback|attributes)\.(.+)", re.DOTALL)
 
@@ -94,14 +103,18 @@ class Answers:
         *,
         every_call: bool,
         fields: frozenset[str] = frozenset(),
+        encode: Decode | None = None,
+        sample_rows: int | None = None,
     ) -> None:
-        """`every_call`: calls for embeddings too. `fields` tell the slices of the check apart.
+        """`every_call`: calls for embeddings too. `fields` tell the slices of the check apart. `encode` makes vectors of texts.
+        `sample_rows`: where only vectors are read, so many rows are enough.
 
         Raises:
             ValueError: there is no such column; the message says what there is.
         """
         self.model = model
         self._every_call = every_call
+        self._encode = encode
         self._renamed = {name: other for name, other in columns.items() if name in inputs}
         wanted = {self._renamed.get(name, name) for name in inputs}
         named = wanted - {"features"}
@@ -109,16 +122,20 @@ class Answers:
             named |= {*FEATURES, *(f"score.{name}" for name in _once(scores))}
         self.added = fields - named
         self._named = sorted(named | fields)
+        only = [name for name in self._named if name in VECTORS]
+        self._sample = (only[0], sample_rows) if len(only) == len(self._named) == 1 and sample_rows is not None else None
         self._scores: dict[str, Scored] = {}
         for name in self._named:
             self._know(name, scores)
 
     def _know(self, name: str, scores: Mapping[str, Scored]) -> None:
-        if name in NUMBERS or name in TEXTS:
+        if name in NUMBERS or name in TEXTS or name in VECTORS:
             return
         found = DERIVED.fullmatch(name)
         if found is None:
-            there = ", ".join((*sorted({**NUMBERS, **TEXTS}), "score.NAME", "flagged.NAME", "feedback.NAME", "attributes.KEY"))
+            there = ", ".join(
+                (*sorted({**NUMBERS, **TEXTS, **VECTORS}), "score.NAME", "flagged.NAME", "feedback.NAME", "attributes.KEY")
+            )
             raise ValueError(f"reads {name!r}, which answers do not have; name a column in `columns`: there are {there}")
         if found[1] in ("score", "flagged"):
             if found[2] not in scores:
@@ -141,7 +158,7 @@ class Answers:
         return tuple(sorted({one.hash for one in self._scores.values()}))
 
     def features(self, features: Mapping[str, ColumnKind] = {}) -> Mapping[str, ColumnKind]:
-        return {name: self._kind(name) for name in self._named}
+        return {name: self._kind(name) for name in self._named if name not in VECTORS}
 
     @staticmethod
     def _kind(name: str) -> ColumnKind:
@@ -149,20 +166,38 @@ class Answers:
 
     def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
         columns = [f"{self._expression(name)} AS {quote(name)}" for name in self._named]
+        sample = ""
+        if self._sample is not None:
+            # By their ids, so that whoever looks again finds the same.
+            name, most = self._sample
+            sample = f"AND {VECTORS[name]} IS NOT NULL QUALIFY row_number() OVER (ORDER BY md5_number_lower(record_id)) <= {most}"
         kept = "" if self._every_call else f"AND g.operation IS DISTINCT FROM {literal(EMBEDDINGS)}"
         table = reader.table(
             f"SELECT {', '.join(columns) or 'c.seq'} FROM (SELECT * FROM "
             f"{reader.source('calls', self.model, since=start, until=end)} WHERE event_time >= $1 AND event_time < $2 "
             "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1) c "
             f"JOIN {self._generations(reader, start, end)} g USING (record_id) "
-            f"{' '.join(self._joins(reader, start, end))} WHERE c.counted {kept} ORDER BY c.event_time, record_id",
+            f"{' '.join(self._joins(reader, start, end))} WHERE c.counted {kept} {sample} ORDER BY c.event_time, record_id",
             [start, end],
         )
-        return TableWindow(table, self.features()).renamed(self._renamed)
+        return TableWindow(table, self.features(), decoders=self._decoders()).renamed(self._renamed)
+
+    def _decoders(self) -> dict[str, Decode]:
+        found: dict[str, Decode] = {}
+        for name in self._named:
+            if name in VECTORS:
+                kind = name.partition(".")[2]
+                if kind in embeddings.MEDIA:
+                    found[name] = embeddings.of_media(kind)
+                elif kind:
+                    found[name] = self._encode or _cannot_encode
+                else:
+                    found[name] = embeddings.sent
+        return found
 
     def _generations(self, reader: Reader, start: datetime, end: datetime) -> str:
         found = reader.source("generations", self.model, since=start, until=end)
-        texts = [name for name in said.TEXTS if {name, f"{name}_characters"} & {*self._named}]
+        texts = [name for name in said.TEXTS if {name, f"{name}_characters", f"embedding.{name}"} & {*self._named}]
         if not texts:
             return found
         return said.filled(found, reader.source("contents", self.model, since=start - LOGS_APART, until=end + LOGS_APART), texts)
@@ -171,7 +206,7 @@ class Answers:
         return windows.from_file(reader, path, self.features(), self.added).renamed(self._renamed)
 
     def _expression(self, name: str) -> str:
-        if (plain := NUMBERS.get(name) or TEXTS.get(name)) is not None:
+        if (plain := NUMBERS.get(name) or TEXTS.get(name) or VECTORS.get(name)) is not None:
             return plain
         what, _, rest = name.partition(".")
         if what == "attributes":
@@ -245,6 +280,10 @@ def text_of(field: str, *, spans: bool = True) -> str:
 def attribute(key: str, places: Sequence[str] = ("g.attributes", "a.attributes", "a.resource")) -> str:
     path = literal(f"$.{quote(key)}")
     return f"coalesce({', '.join(f'json_extract_string({place}, {path})' for place in places)})"
+
+
+def _cannot_encode(texts: Sequence[str | None]) -> Vectors:
+    raise NotEvaluable("missing_column", "there is no encoder here to make vectors of texts")
 
 
 def _once(scores: Mapping[str, Scored]) -> list[str]:

@@ -25,6 +25,7 @@ from monitor.compaction import Compactor
 from monitor.config import Config, SourceConfig
 from monitor.deadletter.admin import Admin
 from monitor.deadletter.replay import Replayer
+from monitor.embeddings import Encoding
 from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
@@ -89,6 +90,7 @@ class App:
         metrics.ready.set_function(lambda: 0 if self.not_ready() else 1)
         # The helpers first: a process should not be forked from one that has DuckDB's threads.
         self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
+        self._encode = Encoding(self._scorer)
         self._worker = self._child("worker", {}, nice=config.scoring.nice)
         names = [f"intake-{n}" for n in range(1, intake.processes(config.server.intake_processes) + 1)]
         processes = [self._child(name, None, nice=0, target=intake.TARGET) for name in names]
@@ -104,7 +106,9 @@ class App:
         self._inbox = self._quarantine.reading(lambda: Inbox(config, store, clock=clock, metrics=metrics, processes=processes))
         self._references = References(store.root)
         self._runners = self._quarantine.reading(
-            lambda: runner.build(config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics)
+            lambda: runner.build(
+                config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics, encode=self._encode
+            )
         )
         self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
         self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
@@ -250,6 +254,7 @@ class App:
             clock=self._clock,
             metrics=self.metrics,
             only={c.name for c in config.checks} - set(kept),
+            encode=self._encode,
         )
         self._scheduler.configure(self._runners)
         self._inbox.configure(config)

@@ -46,6 +46,13 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """For vectors of texts. The answer is float32 (len(texts), dimension), of unit length."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreAnswer:
     """Scores by detector, in the order asked for; each list in the order of the rows.
 
@@ -60,7 +67,7 @@ class ScoreAnswer:
     out_of_memory: int = 0
 
 
-def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
+def scorer(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it."""
     config = EncoderConfig.model_validate(setup)
 
@@ -75,7 +82,9 @@ def scorer(setup: Mapping[str, Any]) -> Callable[[ScoreRequest], ScoreAnswer]:
             load(Resources(encoder=encoder))
         return built
 
-    def answer(request: ScoreRequest) -> ScoreAnswer:
+    def answer(request: ScoreRequest | EmbedRequest) -> Any:
+        if isinstance(request, EmbedRequest):
+            return encoder().encode(request.texts)
         started = time.monotonic()
         scores = [_score(detector, spec, request.rows) for spec in request.detectors]
         seconds = time.monotonic() - started

@@ -11,6 +11,7 @@ from detectors import registry
 from detectors.contract import ColumnKind, WindowDetector
 from monitor import answers, windows
 from monitor.config import Check
+from monitor.embeddings import Decode
 from monitor.reader import Reader
 from monitor.slices import Slices
 from monitor.windows import TableWindow
@@ -68,12 +69,18 @@ class Predictions:
     slices apart."""
 
     def __init__(
-        self, model: str, inputs: frozenset[str], columns: Mapping[str, str], fields: frozenset[str] = frozenset()
+        self,
+        model: str,
+        inputs: frozenset[str],
+        columns: Mapping[str, str],
+        fields: frozenset[str] = frozenset(),
+        sample_rows: int | None = None,
     ) -> None:
         self.model = model
         self._columns = {name: other for name, other in columns.items() if name in inputs}
         own = frozenset(self._columns.get(name, name) for name in inputs)
         self._inputs = own | fields
+        self._sample_rows = sample_rows if self._inputs == {windows.SENT_VECTOR} else None
         # What is a feature is one of the detector's, where it reads them all.
         self.added = frozenset(f for f in fields - own if "features" not in own or f in SENT or f.startswith("attributes."))
 
@@ -91,7 +98,8 @@ class Predictions:
         return features
 
     def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
-        return windows.predictions(reader, self.model, start, end, features, self._inputs).renamed(self._columns)
+        found = windows.predictions(reader, self.model, start, end, features, self._inputs, self._sample_rows)
+        return found.renamed(self._columns)
 
     def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
         return windows.from_file(reader, path, features, self.added).renamed(self._columns)
@@ -100,8 +108,9 @@ class Predictions:
 Make = Callable[[Check, WindowDetector], Traffic]
 
 
-def maker(tasks: Mapping[str, str], checks: Iterable[Check]) -> Make:
-    """What gives each check its rows. `tasks`: by model; `checks`: all there are, since some read the scores of others."""
+def maker(tasks: Mapping[str, str], checks: Iterable[Check], encode: Decode | None = None) -> Make:
+    """What gives each check its rows. `tasks`: by model; `checks`: all there are, since some read the scores of others;
+    `encode` makes vectors of texts."""
     every = tuple(checks)
 
     def make(check: Check, detector: WindowDetector) -> Traffic:
@@ -110,11 +119,21 @@ def maker(tasks: Mapping[str, str], checks: Iterable[Check]) -> Make:
             ValueError: the detector reads what rows of this model do not have.
         """
         fields = Slices(check.slices).fields
+        sample_rows = getattr(detector, "sample_rows", None)
         if tasks.get(check.model) != "llm":
-            return Predictions(check.model, detector.inputs, check.columns, fields)
+            return Predictions(check.model, detector.inputs, check.columns, fields, sample_rows)
         every_call = bool(getattr(detector, "every_call", False))
         found = answers.scored(every, check.model)
-        return answers.Answers(check.model, detector.inputs, check.columns, found, every_call=every_call, fields=fields)
+        return answers.Answers(
+            check.model,
+            detector.inputs,
+            check.columns,
+            found,
+            every_call=every_call,
+            fields=fields,
+            encode=encode,
+            sample_rows=sample_rows,
+        )
 
     return make
 

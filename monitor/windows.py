@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import pyarrow.compute as pc
 
 from detectors.contract import Categories, ColumnKind, FloatArray, Frame, NotEvaluable
 from monitor.clock import EPOCH, MICROSECOND
+from monitor.embeddings import Decode, Vectors, sent
 from monitor.keys import Places
 from monitor.reader import Reader, literal
 from monitor.schema import FEATURE, quote
 
+SENT_VECTOR = "embedding"
+VECTOR = "json_extract_string(p.extra, '$.embedding')"  # of a list its JSON, of null none
 LABELLED = ("prediction", "probability", "probabilities", "label")
 LOOKED_UP = 50_000  # for a larger window the segments are read rather than looked into
 CLOCKS_DIFFER = timedelta(days=1)  # how far ahead of ours a sender's clock may be, a wrong time zone included
@@ -47,6 +50,7 @@ class TableWindow:
     table: pa.Table
     features: Mapping[str, ColumnKind]
     name: str = ""
+    decoders: Mapping[str, Decode] = field(default_factory=dict)  # of columns that hold vectors, or texts to make them of
 
     @property
     def rows(self) -> int:
@@ -85,10 +89,13 @@ class TableWindow:
                 if name in table.column_names:
                     table = table.drop_columns([name])
                 table = table.append_column(name, table[other])
-        return TableWindow(table, self.features) if table is not self.table else self
+        if table is self.table:
+            return self
+        moved = {name: self.decoders[other] for name, other in columns.items() if other in self.decoders}
+        return TableWindow(table, self.features, decoders={**self.decoders, **moved})
 
     def rows_where(self, mask: pa.ChunkedArray) -> TableWindow:
-        return TableWindow(self.table.filter(mask), self.features)
+        return TableWindow(self.table.filter(mask), self.features, decoders=self.decoders)
 
     def without(self, columns: Collection[str]) -> TableWindow:
         """Less these columns, where they are there."""
@@ -98,7 +105,8 @@ class TableWindow:
         # Arrow counts the rows of a table by its columns.
         if len(found) == len(self.table.column_names):
             found = found[1:]
-        return TableWindow(self.table.drop_columns(found), {f: k for f, k in self.features.items() if f not in columns})
+        features = {f: k for f, k in self.features.items() if f not in columns}
+        return TableWindow(self.table.drop_columns(found), features, decoders=self.decoders)
 
     def followed_by(self, other: TableWindow) -> TableWindow:
         """The rows of both, in this order. A column of numbers here and of text there becomes text."""
@@ -107,12 +115,27 @@ class TableWindow:
             types = {table[name].type for table in tables if not pa.types.is_null(table[name].type)}
             if len(types) > 1:
                 tables = [t.set_column(t.column_names.index(name), name, t[name].cast(pa.string())) for t in tables]
-        return TableWindow(pa.concat_tables(tables, promote_options="default"), {**self.features, **other.features})
+        features = {**self.features, **other.features}
+        return TableWindow(pa.concat_tables(tables, promote_options="default"), features, decoders=self.decoders)
+
+    def vectors(self, column: str) -> Vectors:
+        """As `detectors.contract.vectors_of` says.
+
+        Raises:
+            ChildFailed: the scorer, which makes them of texts, is away.
+        """
+        values = self._column(column)
+        if (decode := self.decoders.get(column)) is None:
+            raise NotEvaluable("not_numeric", f"column {column!r} is not of vectors")
+        return decode(values.to_pylist())
 
     def frame(self) -> Frame:
         """A copy without Arrow, to send to another process."""
         columns: dict[str, Any] = {}
         for name in self.table.column_names:
+            if name in self.decoders:
+                columns[name] = self.vectors(name)
+                continue
             text = pa.types.is_string(self.table[name].type)
             columns[name] = np.array(self.table[name].to_pylist(), dtype=object) if text else self.numbers(name)
         return Frame(columns, features=self.features)
@@ -124,10 +147,17 @@ class TableWindow:
 
 
 def predictions(
-    reader: Reader, model: str, start: datetime, end: datetime, features: Mapping[str, ColumnKind], inputs: frozenset[str]
+    reader: Reader,
+    model: str,
+    start: datetime,
+    end: datetime,
+    features: Mapping[str, ColumnKind],
+    inputs: frozenset[str],
+    sample_rows: int | None = None,
 ) -> TableWindow:
     """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label,
-    probabilities as the JSON they came in, model_version, and attributes.KEY, which is a field that was sent with them."""
+    probabilities as the JSON they came in, model_version, attributes.KEY, which is a field that was sent with them, and
+    embedding, a vector that was. `sample_rows`: of those with a vector, so many, chosen by their ids."""
     judged = "prediction" in inputs or "label" in inputs
     # A column of that name is then the model's own word, whatever a feature is called.
     wanted = ("features" in inputs or f in inputs or f.rpartition(".")[0] in inputs for f in features)  # vector.0, vector.1 ...
@@ -137,6 +167,9 @@ def predictions(
         columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]
     if "probabilities" in inputs:
         columns.append("json_extract(p.extra, '$.probabilities')::VARCHAR AS probabilities")
+    of_vectors = SENT_VECTOR in inputs and SENT_VECTOR not in chosen
+    if of_vectors:
+        columns.append(f"{VECTOR} AS {quote(SENT_VECTOR)}")
     columns += [f"{expression} AS {quote(name)}" for name in sorted(inputs - chosen.keys()) if (expression := _sent(name))]
     joined = ""
     if "label" in inputs:
@@ -151,10 +184,18 @@ def predictions(
         )
     table = reader.table(
         f"SELECT {', '.join(columns) or 'p.seq'} FROM {reader.source('predictions', model, since=start, until=end)} p {joined} "
-        "WHERE p.event_time >= ? AND p.event_time < ? ORDER BY p.event_time, p.record_id",
+        f"WHERE p.event_time >= ? AND p.event_time < ? {_of_sample(VECTOR, sample_rows if of_vectors else None)}"
+        "ORDER BY p.event_time, p.record_id",
         [start, end],
     )
-    return TableWindow(_numbers_where_possible(table), chosen)
+    return TableWindow(_numbers_where_possible(table), chosen, decoders={SENT_VECTOR: sent} if of_vectors else {})
+
+
+def _of_sample(expression: str, rows: int | None) -> str:
+    """SQL that leaves rows which have this, and so many of them: by their ids, so that whoever looks again finds the same."""
+    if rows is None:
+        return ""
+    return f"AND {expression} IS NOT NULL QUALIFY row_number() OVER (ORDER BY md5_number_lower(record_id)) <= {rows} "
 
 
 def _sent(name: str) -> str | None:

@@ -19,6 +19,7 @@ from monitor.audit import Audit
 from monitor.board import Board
 from monitor.child import Child
 from monitor.config import Config
+from monitor.embeddings import Encoding
 from monitor.inbox import Answer, Batch, Inbox
 from monitor.metrics import Metrics
 from monitor.references import References
@@ -156,7 +157,16 @@ class World:
 
     def build(self) -> dict[str, CheckRunner]:
         references, worker = References(self.store.root), cast(Child, self.worker)
-        return runner.build(self.config, self.store, references, worker, board=self.board, clock=self.clock, metrics=self.metrics)
+        return runner.build(
+            self.config,
+            self.store,
+            references,
+            worker,
+            board=self.board,
+            clock=self.clock,
+            metrics=self.metrics,
+            encode=Encoding(cast(Child, self.scorer)),
+        )
 
     def close(self) -> None:
         self.store.close()

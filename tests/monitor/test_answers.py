@@ -108,7 +108,7 @@ def test_scores_drift_when_a_new_prompt_gives_other_scores(make_world: Callable[
     assert {s: f for s, f in world.firing("drift", "bot").items() if s > at(10)} == {at(20): False, at(30): True}
     (incident,) = world.rows("incidents", "bot")
     assert "score.bareness" in incident["evidence"]
-    assert "FROM generations" in incident["evidence"]
+    assert "FROM answers" in incident["evidence"]
 
 
 def test_groups_of_users_are_compared_by_the_scores_of_their_answers(make_world: Callable[..., World]) -> None:
