@@ -3,8 +3,10 @@
 The answer is split into claims, each is looked up in the sentences of the contexts (`support.Evidence`), and a small
 logistic regression, trained by `detectors.training.faithfulness`, turns what was found into a probability of support. The
 value is the mean of these probabilities: the share of supported claims to be expected. Claim by claim against retrieved
-evidence as in FActScore (Min et al., EMNLP 2023), without a language model. Card, figures and limits: `## faithfulness` in
-the README.
+evidence as in FActScore (Min et al., EMNLP 2023), without a language model.
+
+A cascade: the static encoder reads everything; where its value lies near the flag, MiniLM reads the claims that are unclear and
+the sentences nearest to them. Card, figures and limits: `## faithfulness` in the README.
 """
 
 from __future__ import annotations
@@ -22,80 +24,116 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from detectors.cascade import NOWHERE, Answer, Band, Stage, run
 from detectors.claims import Span, split_claims
 from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse
-from detectors.support import FEATURES, Evidence, wording
+from detectors.support import FEATURES, Evidence, Look, Wording, wording
 
 log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
+
+MAX_QUESTION_CHARS = 4_000
 
 
 class Faithfulness:
     """Expected share of the answer's claims that the contexts support, 0 to 1.
 
     Reads:  response, contexts, and question where there is one.
-    Gives:  value; a `Claim` for each claim, with its support and its best context; in `detail` `claims_total`,
-            `supported` (claims at or over `claim_threshold`), `share` (supported / claims_total), `lowest` (support of the
-            weakest claim), and True under `claims_truncated` or `contexts_truncated` where something was left out.
+    Gives:  value; stage `static` or `minilm`; a `Claim` for each claim, with its support and its best context; in `detail`
+            `claims_total`, `supported` (claims at or over `claim_threshold`), `share` (supported / claims_total), `lowest`
+            (support of the weakest claim), `claims_closer` (read by the encoder, too) where there were any, True under
+            `unclear` where the value is near the flag even so, and under `claims_truncated` or `contexts_truncated` where
+            something was left out.
     Ends:   not_evaluable with content_off, wrong_type, empty_answer, no_context or no_claims.
-    Costs:  one encoding for each new sentence of answer and contexts; bounded by the settings.
-    Equal:  a row gives the same value in any batch up to 1e-5, as the encoder's vectors do up to 1e-6.
+    Costs:  12 ms of processor time for a page of contexts, and one encoding for each text that is looked at closer; bounded by
+            the settings.
+    Equal:  a row gives the same value in any batch up to 1e-5, as the encoder's vectors do up to 1e-6, and by the same stage:
+            the static encoder is exact.
     """
 
     name: ClassVar[str] = "faithfulness"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     inputs: ClassVar[frozenset[str]] = frozenset({"response", "contexts", "question"})
     worse: ClassVar[Worse] = "lower"
     # At most one supported answer in ten is flagged on dev, the sources weighing equally; see the card.
-    flag: ClassVar[float] = 0.39
+    flag: ClassVar[float] = 0.37
 
     class Config(DetectorConfig):
         """Settings of `faithfulness`."""
 
-        claim_threshold: float = Field(default=0.49, gt=0, lt=1, description="a claim counts as supported from here on")
+        claim_threshold: float = Field(default=0.55, gt=0, lt=1, description="a claim counts as supported from here on")
+        unsure_width: float = Field(
+            default=0.08, ge=0, le=1, description="values so far from the flag or nearer are looked at closer; 0: none, 1: all"
+        )
+        unsure_around: float = Field(default=0.37, ge=0, le=1, description="the flag, where the check has another")
+        closer_claims: int = Field(default=4, ge=1, description="claims looked at closer in an answer, the unclear first")
         max_claims: int = Field(default=64, ge=1, description="claims scored of an answer; further ones are left out")
         max_passages: int = Field(default=20, ge=1, description="contexts read, in the order given")
         max_context_chars: int = Field(default=20_000, ge=100, description="characters read of all contexts together")
 
     def __init__(self, config: Faithfulness.Config | None = None) -> None:
         self.config = config or self.Config()
-        self._encoder: Encoder | None = None
-        self._head: Head | None = None
+        around, width = self.config.unsure_around, self.config.unsure_width
+        self.band = Band(around - width, around + width) if width else NOWHERE
+        self._resources: Resources | None = None
+        self._heads: Heads | None = None
 
     def load(self, resources: Resources) -> None:
-        """Take the shared encoder and read the head. Raises `HeadDamaged`."""
-        head, encoder = read_head(), resources.encoder()
-        if encoder.name != head.encoder:
-            log.warning(
-                "faithfulness was trained on another encoder; train it again with detectors.training.faithfulness",
-                extra={"trained": head.encoder, "used": encoder.name},
-            )
-        self._encoder, self._head = encoder, head
+        """Take the shared encoders and read the heads. Raises `HeadDamaged`."""
+        heads, static = read_heads(), resources.static()
+        used = {"static": static.name} | ({"minilm": resources.encoder().name} if self.config.unsure_width else {})
+        for stage, name in used.items():
+            if name != getattr(heads, stage).encoder:
+                log.warning(
+                    "faithfulness was trained on another encoder; train it again with detectors.training.faithfulness",
+                    extra={"trained": getattr(heads, stage).encoder, "used": name},
+                )
+        self._resources, self._heads = resources, heads
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
-        if self._encoder is None or self._head is None:
-            raise RuntimeError("faithfulness: call load(resources) before score(rows)")
         read = [read_row(row, self.config) for row in rows]
-        found = look_up([case for case in read if isinstance(case, Case)], self._encoder)
-        results = iter(found)
-        return [case if isinstance(case, Score) else self._judge(case, next(results)) for case in read]
+        answers = iter(self.judged([case for case in read if isinstance(case, Case)]))
+        return [case if isinstance(case, Score) else self._say(case, next(answers)) for case in read]
 
-    def _judge(self, case: Case, found: Found) -> Score:
-        assert self._head is not None
-        support = self._head.probabilities(found.features)
+    def judged(self, cases: Sequence[Case]) -> list[Answer[Judged]]:
+        """Each case through the stages it needs."""
+        if self._resources is None or self._heads is None:
+            raise RuntimeError("faithfulness: call load(resources) before score(rows)")
+        resources, heads, config = self._resources, self._heads, self.config
+
+        def quick(cases: Sequence[Case], before: Sequence[Judged | None]) -> list[Judged]:
+            return [judge(found, heads.static) for found in look_up(cases, resources.static())]
+
+        def close(cases: Sequence[Case], before: Sequence[Judged | None]) -> list[Judged]:
+            assert resources is not None
+            seen = [one for one in before if one is not None]
+            chosen = [unclear(one.support, config.claim_threshold, config.closer_claims) for one in seen]
+            found = look_closer(cases, seen, chosen, resources.encoder())
+            return [merge(one, claims, closer, heads.minilm) for one, claims, closer in zip(seen, chosen, found, strict=True)]
+
+        return run(cases, [Stage("static", quick, self._unsure), Stage("minilm", close, self._unsure)])
+
+    def _unsure(self, judged: Judged) -> bool:
+        return self.band.holds(judged.value)
+
+    def _say(self, case: Case, answer: Answer[Judged]) -> Score:
+        support = answer.result.support
         supported = int((support >= self.config.claim_threshold).sum())
+        more = {"claims_closer": answer.result.closer} if answer.result.closer else {}
         return Score.ok(
-            float(support.mean()),
-            stage="minilm",
+            answer.result.value,
+            stage=answer.stage,
             claims=[
-                Claim(span.start, span.end, float(p), context)
-                for span, p, context in zip(case.spans, support, found.contexts, strict=True)
+                Claim(span.start, span.end, float(p), look.context)
+                for span, p, look in zip(case.spans, support, answer.result.looks, strict=True)
             ],
             claims_total=len(support),
             supported=supported,
             share=supported / len(support),
             lowest=float(support.min()),
+            **more,
+            **({"unclear": True} if answer.unclear and answer.stage == "minilm" else {}),
             **case.truncated,
         )
 
@@ -104,15 +142,23 @@ class Case(NamedTuple):
     """A row that can be scored."""
 
     response: str
-    question: str
+    question: Wording | None
     spans: tuple[Span, ...]
+    claims: tuple[str, ...]
     evidence: Evidence
     truncated: dict[str, bool]
 
 
-class Found(NamedTuple):
-    features: FloatArray  # (claims, features)
-    contexts: list[int]
+class Judged(NamedTuple):
+    """What was found for each claim of a case, and the probability that it is supported. `closer`: claims the encoder read."""
+
+    looks: tuple[Look, ...]
+    support: FloatArray
+    closer: int = 0
+
+    @property
+    def value(self) -> float:
+        return float(self.support.mean())
 
 
 def read_row(row: Row, config: Faithfulness.Config) -> Case | Score:
@@ -132,8 +178,15 @@ def read_row(row: Row, config: Faithfulness.Config) -> Case | Score:
     if not claims.spans:
         return Score.not_evaluable("no_claims")
     truncated = {"claims_truncated": claims.truncated, "contexts_truncated": contexts_truncated}
-    asked = question if isinstance(question, str) else ""
-    return Case(response, asked, claims.spans, evidence, {name: True for name, is_so in truncated.items() if is_so})
+    asked = question[:MAX_QUESTION_CHARS] if isinstance(question, str) else ""
+    return Case(
+        response,
+        wording(asked) if asked.strip() else None,
+        claims.spans,
+        tuple(response[start:end] for start, end in claims.spans),
+        evidence,
+        {name: True for name, is_so in truncated.items() if is_so},
+    )
 
 
 def cut_contexts(contexts: Sequence[Any], config: Faithfulness.Config) -> tuple[list[tuple[int, str]], bool]:
@@ -152,25 +205,62 @@ def cut_contexts(contexts: Sequence[Any], config: Faithfulness.Config) -> tuple[
     return kept, truncated
 
 
-def look_up(cases: Sequence[Case], encoder: Encoder) -> list[Found]:
-    """Features of every claim of every case. All texts go to the encoder at once, so that it can fill its batches."""
-    texts: list[str] = []
-    for case in cases:
-        texts += [case.response[start:end] for start, end in case.spans]
-        texts += case.evidence.texts
-    vectors = encoder.encode(texts)
-    found: list[Found] = []
+def look_up(cases: Sequence[Case], encoder: Encoder) -> list[tuple[Look, ...]]:
+    """Every claim of every case in all sentences. All texts go to the encoder at once, so that it can fill its batches."""
+    vectors = encoder.encode([text for case in cases for text in (*case.claims, *case.evidence.texts)])
+    found: list[tuple[Look, ...]] = []
     at = 0
     for case in cases:
-        claims = vectors[at : (at := at + len(case.spans))]
-        case.evidence.vectors = vectors[at : (at := at + len(case.evidence.texts))]
-        asked = wording(case.question) if case.question.strip() else None
-        pairs = [
-            case.evidence.find(case.response[start:end], vector, asked)
-            for (start, end), vector in zip(case.spans, claims, strict=True)
-        ]
-        found.append(Found(np.array([features for features, _ in pairs]), [context for _, context in pairs]))
+        claims = vectors[at : (at := at + len(case.claims))].astype(np.float64)
+        there = vectors[at : (at := at + len(case.evidence.texts))].astype(np.float64)
+        # Claim by claim: one product of matrices may sum in another order for another number of claims.
+        found.append(
+            tuple(
+                case.evidence.find(wording(claim), there @ vector, case.question)
+                for claim, vector in zip(case.claims, claims, strict=True)
+            )
+        )
     return found
+
+
+def look_closer(
+    cases: Sequence[Case], seen: Sequence[Judged], chosen: Sequence[NDArray[np.intp]], encoder: Encoder
+) -> list[tuple[Look, ...]]:
+    """The chosen claims of each case once more, in the sentences that were near to them."""
+    texts: list[str] = []
+    for case, judged, claims in zip(cases, seen, chosen, strict=True):
+        for i in claims:
+            texts += [case.claims[i], *(case.evidence.texts[k] for k in judged.looks[i].near)]
+    vectors = encoder.encode(texts).astype(np.float64)
+    found: list[tuple[Look, ...]] = []
+    at = 0
+    for case, judged, claims in zip(cases, seen, chosen, strict=True):
+        looks = []
+        for i in claims:
+            near = judged.looks[i].near
+            claim, there = vectors[at], vectors[at + 1 : at + 1 + len(near)]
+            at += 1 + len(near)
+            looks.append(case.evidence.find(wording(case.claims[i]), there @ claim, case.question, near))
+        found.append(tuple(looks))
+    return found
+
+
+def unclear(support: FloatArray, threshold: float, most: int) -> NDArray[np.intp]:
+    """Indices of the claims whose support is nearest to the threshold, in order."""
+    return np.sort(np.argsort(np.abs(support - threshold), kind="stable")[:most])
+
+
+def judge(looks: tuple[Look, ...], head: Head) -> Judged:
+    return Judged(looks, head.probabilities(np.array([look.features for look in looks])))
+
+
+def merge(seen: Judged, claims: NDArray[np.intp], closer: tuple[Look, ...], head: Head) -> Judged:
+    """What was seen, with the closer look at some claims in place of the first."""
+    looks, support = list(seen.looks), seen.support.copy()
+    support[claims] = head.probabilities(np.array([look.features for look in closer]))
+    for i, look in zip(claims, closer, strict=True):
+        looks[i] = look
+    return Judged(tuple(looks), support, len(closer))
 
 
 # --- the head --------------------------------------------------------------------------------------------------------
@@ -197,8 +287,15 @@ class Head:
         return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float64)
 
 
-def read_head(folder: Traversable | None = None) -> Head:
-    """The head in `folder`, by default the one that is shipped. Raises `HeadDamaged`."""
+class Heads(NamedTuple):
+    """One for each stage, named as the stage is."""
+
+    static: Head
+    minilm: Head
+
+
+def read_heads(folder: Traversable | None = None) -> Heads:
+    """The heads in `folder`, by default those that are shipped. Raises `HeadDamaged`."""
     from safetensors.numpy import load
 
     folder = folder or files("detectors") / "weights"
@@ -209,4 +306,9 @@ def read_head(folder: Traversable | None = None) -> Head:
     if card["features"] != list(FEATURES):
         raise HeadDamaged("faithfulness.safetensors was trained on other features; run detectors.training.faithfulness")
     arrays = load(content)
-    return Head(arrays["mean"], arrays["scale"], arrays["weights"], float(arrays["bias"][0]), card["encoder"])
+
+    def head(stage: str) -> Head:
+        mean, scale, weights = (arrays[f"{stage}.{part}"] for part in ("mean", "scale", "weights"))
+        return Head(mean, scale, weights, float(arrays[f"{stage}.bias"][0]), card["encoders"][stage])
+
+    return Heads(head("static"), head("minilm"))

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.training.bands import auroc, macro_auroc
 from detectors.training.table import FloatArray, Table, balance
 
 
@@ -38,19 +38,7 @@ def by_source(table: Table, score: FloatArray) -> dict[str, float]:
 
 
 def macro(table: Table, score: FloatArray) -> float:
-    """Mean of the sources' AUROCs: what a source gains by being easy to tell from another does not count."""
-    masks = [table.source == s for s in np.unique(table.source)]
-    return float(np.mean([auroc(table.supported[mask], score[mask]) for mask in masks]))
-
-
-def auroc(positive: NDArray[np.bool_], score: FloatArray) -> float:
-    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney)."""
-    n, m = int(positive.sum()), int((~positive).sum())
-    if not n or not m:
-        return float("nan")
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+    return macro_auroc(table.supported, table.source, score)
 
 
 def calibration_error(table: Table, score: FloatArray) -> float:

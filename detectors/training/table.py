@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detectors.contract import Encoder
-from detectors.faithfulness import Case, Faithfulness, look_up, read_row
+from detectors.faithfulness import Case, Faithfulness, Judged, look_closer, look_up, read_row
 from detectors.training.contrasts import PREFIX, contrasts
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +27,9 @@ CONTRAST_WEIGHT = 0.25
 class Table:
     """Claims with their features, and the responses they belong to. Only responses with a claim are in it."""
 
-    features: FloatArray  # (claims, features)
+    features: FloatArray  # (claims, features): as the first stage sees them, all sentences through the static encoder
+    closer: FloatArray  # (claims, features): as the second does, the nearest sentences through the encoder
+    full: FloatArray  # (claims, features): all sentences through the encoder, what the cascade is measured against
     response: NDArray[np.int64]  # (claims,): index of the response
     source: NDArray[np.str_]  # (responses,)
     origin: NDArray[np.str_]  # (responses,): the source, or the one a contrast was made from
@@ -48,6 +50,8 @@ class Table:
         return replace(
             self,
             features=self.features[claims],
+            closer=self.closer[claims],
+            full=self.full[claims],
             response=renumbered[self.response[claims]],
             source=self.source[keep],
             origin=self.origin[keep],
@@ -62,7 +66,7 @@ class Table:
         return np.asarray(np.bincount(self.response, per_claim, n) / np.bincount(self.response, minlength=n))
 
 
-def tabulate(path: Path, encoder: Encoder, seed: int, batch: int = 64) -> Table:
+def tabulate(path: Path, static: Encoder, encoder: Encoder, seed: int, batch: int = 64) -> Table:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     rows += contrasts(rows, seed)
@@ -72,12 +76,21 @@ def tabulate(path: Path, encoder: Encoder, seed: int, batch: int = 64) -> Table:
     for at in tqdm(range(0, len(rows), batch), desc=path.name, unit="batch", file=sys.stderr):
         part = rows[at : at + batch]
         read = [read_row({**row, "contexts": row["context"]}, config) for row in part]
-        cases = [(row, case) for row, case in zip(part, read, strict=True) if isinstance(case, Case)]
-        features += [found.features for found in look_up([case for _, case in cases], encoder)]
-        kept += [row for row, _ in cases]
+        found = [(row, case) for row, case in zip(part, read, strict=True) if isinstance(case, Case)]
+        cases = [case for _, case in found]
+        seen = [Judged(looks, np.zeros(len(looks))) for looks in look_up(cases, static)]
+        every = [np.arange(len(case.claims)) for case in cases]
+        views = ([one.looks for one in seen], look_closer(cases, seen, every, encoder), look_up(cases, encoder))
+        features += [
+            np.array([[look.features for look in view] for view in of_case]) for of_case in zip(*views, strict=True)
+        ]  # (3, claims, features)
+        kept += [row for row, _ in found]
+    quick, closer, full = np.concatenate(features, axis=1)
     return Table(
-        features=np.concatenate(features),
-        response=np.repeat(np.arange(len(kept)), [len(f) for f in features]),
+        features=quick,
+        closer=closer,
+        full=full,
+        response=np.repeat(np.arange(len(kept)), [f.shape[1] for f in features]),
         source=np.array([row["dataset"] for row in kept]),
         origin=np.array([row.get("origin", row["dataset"]) for row in kept]),
         group=np.array([f"{row.get('origin', row['dataset'])} {row['group']}" for row in kept]),

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,12 +17,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from detectors.contract import Outcome, Resources, Row, Score
-from detectors.faithfulness import Faithfulness, Head, HeadDamaged, read_head
-from detectors.support import FEATURES, numbers, stem, wording
+from detectors.embedding import Vectors
+from detectors.faithfulness import Faithfulness, Head, HeadDamaged, read_heads
+from detectors.static import shared
+from detectors.support import FEATURES, NEAR, numbers, stem, wording
 from detectors.testing import check_detector
 from detectors.training import faithfulness as training
+from detectors.training.bands import auroc
 from detectors.training.contrasts import contrasts
-from detectors.training.figures import auroc
 from tests.detectors.minilm import encoder, resources, sample
 
 CONTEXTS = [
@@ -111,6 +114,69 @@ def test_contexts_that_are_not_text_are_passed_over_and_the_rest_keep_their_inde
     assert found.claims[0].context == 3
 
 
+# --- the cascade ---------------------------------------------------------------------------------------------------
+
+
+def by(width: float, closer_claims: int = 4) -> Faithfulness:
+    detector = Faithfulness(Faithfulness.Config(unsure_width=width, closer_claims=closer_claims))
+    detector.load(resources())
+    return detector
+
+
+def test_what_is_clear_is_judged_by_the_static_encoder_alone() -> None:
+    found = score("The Eiffel Tower was completed in 1889.")
+    assert found.stage == "static"
+    assert "claims_closer" not in found.detail
+    assert "unclear" not in found.detail
+
+
+def test_what_is_near_the_flag_is_judged_by_the_encoder_and_says_so() -> None:
+    answer = "The Eiffel Tower was completed in 1889. Bananas are rich in potassium. It stands in Paris."
+    closer, none = score(answer, detector=by(1.0)), score(answer, detector=by(0.0))
+    assert (closer.stage, closer.detail["claims_closer"], closer.detail["unclear"]) == ("minilm", 3, True)
+    assert none.stage == "static"
+    assert closer.value != none.value
+    assert [c.context for c in closer.claims][::2] == [c.context for c in none.claims][::2] == [1, 1]
+
+
+def test_only_the_least_clear_claims_are_looked_at_closer() -> None:
+    answer = "The Eiffel Tower was completed in 1889. Bananas are rich in potassium. It is a tall tower of the French."
+    one, none = score(answer, detector=by(1.0, closer_claims=1)), score(answer, detector=by(0.0))
+    changed = [a.support != b.support for a, b in zip(one.claims, none.claims, strict=True)]
+    assert one.detail["claims_closer"] == 1
+    assert sum(changed) == 1
+    supports = [c.support for c in none.claims]
+    assert changed.index(True) == int(np.argmin(np.abs(np.array(supports) - Faithfulness.Config().claim_threshold)))
+
+
+def test_a_closer_look_reads_only_the_nearest_sentences() -> None:
+    read: list[str] = []
+
+    class Listening:
+        name = encoder().name
+        dimension = encoder().dimension
+
+        def encode(self, texts: Sequence[str]) -> Vectors:
+            read.extend(texts)
+            return encoder().encode(texts)
+
+    detector = Faithfulness(Faithfulness.Config(unsure_width=1.0))
+    detector.load(Resources(encoder=Listening))
+    contexts = [f"Sentence number {i} is about the town of Place{i}." for i in range(30)]
+    score("Place7 is a town.", contexts, detector)
+    assert len(read) == 1 + NEAR
+    assert "Sentence number 7 is about the town of Place7." in read
+
+
+def test_which_stage_answers_does_not_depend_on_the_batch() -> None:
+    rows = sample()
+    together = loaded().score(rows)
+    alone = [loaded().score([row])[0] for row in rows]
+    assert [s.stage for s in together] == [s.stage for s in alone]
+    assert {s.stage for s in together} == {"static", "minilm", ""} - ({""} if all(s.stage for s in together) else set())
+    assert all(a.value == pytest.approx(b.value, abs=1e-5) for a, b in zip(together, alone, strict=True) if b.value is not None)
+
+
 # --- what it cannot judge --------------------------------------------------------------------------------------------
 
 
@@ -193,16 +259,22 @@ def test_it_tells_supported_from_unsupported_on_rows_it_was_not_trained_on() -> 
 
 def test_the_defaults_are_what_training_found() -> None:
     assert Faithfulness.Config().claim_threshold == card()["claim_threshold"]
-    assert Faithfulness.flag == card()["flag"]
+    assert Faithfulness.flag == card()["flag"] == Faithfulness.Config().unsure_around
+    assert Faithfulness.Config().unsure_width == card()["cascade"]["unsure_width"]
+
+
+def test_the_cascade_loses_no_more_than_it_may() -> None:
+    figures = card()["cascade"]
+    assert max(figures["loss_macro"][1], figures["loss_pooled"][1]) <= figures["most_loss"] <= 0.01
 
 
 def test_the_card_describes_the_weights() -> None:
     content = (files("detectors") / "weights" / "faithfulness.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == card()["sha256"]
     assert len(content) < 1_000_000
-    assert card()["encoder"] == encoder().name
+    assert card()["encoders"] == {"static": shared().name, "minilm": encoder().name}
     assert card()["version"] == Faithfulness.version
-    assert read_head().weights.shape == (len(FEATURES),)
+    assert all(head.weights.shape == (len(FEATURES),) for head in read_heads())
 
 
 def test_the_card_says_better_than_the_best_single_rule() -> None:
@@ -212,19 +284,20 @@ def test_the_card_says_better_than_the_best_single_rule() -> None:
 
 
 def test_more_of_the_claim_in_the_evidence_never_counts_against_it() -> None:
-    for (name, sign), weight in zip(FEATURES.items(), read_head().weights, strict=True):
-        assert sign * weight >= 0, name
+    for head in read_heads():
+        for (name, sign), weight in zip(FEATURES.items(), head.weights, strict=True):
+            assert sign * weight >= 0, name
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     for name in ("faithfulness.json", "faithfulness.safetensors"):
         (tmp_path / name).write_bytes((files("detectors") / "weights" / name).read_bytes())
-    read_head(tmp_path)
+    read_heads(tmp_path)
     damaged = bytearray((tmp_path / "faithfulness.safetensors").read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "faithfulness.safetensors").write_bytes(damaged)
     with pytest.raises(HeadDamaged, match="reinstall"):
-        read_head(tmp_path)
+        read_heads(tmp_path)
 
 
 def test_another_encoder_than_the_trained_one_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
@@ -276,7 +349,7 @@ def test_training_runs_end_to_end_and_is_repeatable(tmp_path: Path, capsys: pyte
     for out in (tmp_path / "one", tmp_path / "two"):
         assert training.train(tmp_path, out, encoder(), bootstraps=20) is not None
         heads.append((out / "faithfulness.safetensors").read_bytes())
-        assert read_head(out).encoder == encoder().name
+        assert read_heads(out).minilm.encoder == encoder().name
     assert heads[0] == heads[1]
 
 
