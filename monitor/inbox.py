@@ -48,6 +48,7 @@ class Answer:
     batch_id: str
     accepted_by: Counter[str] = field(default_factory=Counter)  # by model
     duplicates_by: Counter[str] = field(default_factory=Counter)
+    again: list[int] = field(default_factory=list)  # places in the batch of records that were stored already
     rejects: list[Reject] = field(default_factory=list)
     replay: dict[str, Any] | None = None  # what was answered the first time this batch came
     ignored: int = 0  # log records that hold nothing to keep
@@ -286,6 +287,7 @@ class Inbox:
                 )
                 answer.rejects.append(Reject(index, "conflict", message, record_id, batch.items[index]))
         answer.duplicates_by[model] += len(again)
+        answer.again += [rows.index[i] for i in again]
         return new, again
 
     def _set_aside(self, transaction: Transaction, batch: Batch, received_at: datetime, answer: Answer) -> None:

@@ -96,7 +96,7 @@ class PushServer(Receiver):
     async def _events(self, request: Request, hold: Hold) -> Response:
         sent = await self.body(request, hold)
 
-        def take() -> Taken:
+        def begin() -> Future[Taken]:
             assert self._pairs is not None
             body = self.inflated(request, sent, hold)
             try:
@@ -104,9 +104,9 @@ class PushServer(Receiver):
             except BodyRejected as exc:
                 self._inbox.put(Batch("predictions", unreadable(body, exc.reason, exc), TRANSPORT, size=len(body))).result()
                 raise
-            return self._pairs.take(events, request.query_params.get("model"), len(body))
+            return self._pairs.submit(events, request.query_params.get("model"), len(body))
 
-        taken = await anyio.to_thread.run_sync(take)  # not one of the few decoders: most of the time it waits for commits
+        taken: Taken = await asyncio.wrap_future(await self.in_thread(begin))
         return JSONResponse(taken.as_json(), status_code=422 if taken.nothing else 200)
 
     def _put(self, kind: str, request: Request, sent: bytes, hold: Hold) -> Future[Answer]:

@@ -7,8 +7,10 @@ and what is replayed from there comes in here.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,11 +23,12 @@ from monitor.clock import Clock
 from monitor.cloudevents import inference
 from monitor.cloudevents.again import Alone, Letters, Rehearsal, Rehearsed, RehearsedBatch
 from monitor.cloudevents.envelope import Event
+from monitor.cloudevents.gathering import Entry, Gathering
 from monitor.cloudevents.halves import OTHER, Half, Halves
 from monitor.cloudevents.inference import NoInference
 from monitor.config import Config, ModelConfig, Service
 from monitor.errors import InboxFull, StoreError
-from monitor.inbox import MAX_ERRORS_SHOWN, Batch, Inbox
+from monitor.inbox import MAX_ERRORS_SHOWN, Answer, Batch, Inbox
 from monitor.keys import hash64
 from monitor.records import Reject
 from monitor.sources.mapping import Columns
@@ -73,6 +76,7 @@ class Pairs:
         self._halves = Halves(store)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pairs", daemon=True)
+        self._gathering = Gathering(self._work)
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -84,76 +88,118 @@ class Pairs:
         self._thread.start()
 
     def stop(self) -> None:
+        self._gathering.stop()
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def submit(self, events: Sequence[Event | Reject], model: str | None, size: int) -> Future[Taken]:
+        """Keep the events or make predictions of them; done once that is durable. `model`: for services that are none. Fails
+        with InboxFull or StoreUnavailable: send them again. What was taken already is recognised then."""
+        return self._gathering.add(self._entry(events, model, size))
 
     def take(
         self, events: Sequence[Event | Alone | Reject], model: str | None, size: int, again: Letters | None = None
     ) -> Taken:  # fmt: skip
-        """Keep the events or make predictions of them; returns once that is durable. `model`: for services that are none.
-        `again`: they come out of the dead letter. A pair that is refused then is a letter of its own, as any other.
+        """`submit`, and wait. `again`: they come out of the dead letter. A pair that is refused then is a letter of its own,
+        as any other.
 
         Raises:
-            InboxFull, StoreUnavailable: send them again. What was taken already is recognised then.
+            InboxFull, StoreUnavailable: see there.
             Undone: of `again`.
         """
-        taken = Taken()
-        halves: list[Half] = []
-        items: list[Any] = []
-        for index, event in enumerate(events):
-            found = event if isinstance(event, Reject) else self._half(index, event, model)
-            if isinstance(found, Half):
-                halves.append(found)
-            else:
-                taken.rejects.append(found)
-                items.append(found)
-        pairs: list[tuple[Half, Half, int]] = []
+        entry = self._entry(events, model, size)
+        if again is None:
+            found: Taken = self._gathering.add(entry).result()
+            return found
 
         def meet(transaction: Transaction) -> None:
-            pairs[:] = self._meet(transaction, halves, taken)
-            if again is not None:
-                again.taken(transaction, {h.index for h in halves} - {index for *_, index in pairs})
-                if again.dry:
-                    raise Rehearsed("a dry run")
+            self._meet(transaction, entry)
+            again.taken(transaction, {h.index for h in entry.halves} - {index for *_, index in entry.pairs})
+            if again.dry:
+                raise Rehearsed("a dry run")
 
-        try:
-            self._store.submit(meet, records=len(halves), size=size).result()
-        except Rehearsed:
-            pass
-        refused = taken.rejects
-        if again is not None:  # they stay where they are
-            items, taken.rejects = [], []
-        places = [r.index for r in taken.rejects]  # of each item, the event it comes from
-        for request, response, index in pairs:
-            joined = _join(request, response, index)
-            items += joined
-            places += [index] * len(joined)
-        if items:
-            self._put(items, places, [(response.event, index) for _, response, index in pairs], model, taken, again)
-        if again is not None:
-            taken.rejects = [*refused, *taken.rejects]
+        with contextlib.suppress(Rehearsed):
+            self._store.submit(meet, records=len(entry.halves), size=size).result()
+        refused, entry.rejects = entry.rejects, []  # they stay where they are
+        self._put([entry], again)
+        taken: Taken = entry.done.result()
+        taken.rejects = [*refused, *taken.rejects]
         return taken
 
-    def _put(
-        self, items: list[Any], places: list[int], pairs: list[tuple[str, int]], model: str | None, taken: Taken,
-        again: Letters | None,
-    ) -> None:  # fmt: skip
-        batch = [_at(i, item) if isinstance(item, Reject) else item for i, item in enumerate(items)]
+    def _entry(self, events: Sequence[Event | Alone | Reject], model: str | None, size: int) -> Entry:
+        found = [event if isinstance(event, Reject) else self._half(i, event, model) for i, event in enumerate(events)]
+        rejects = [one for one in found if isinstance(one, Reject)]
+        return Entry([one for one in found if isinstance(one, Half)], rejects, model, size)
+
+    # --- groups of entries ---
+
+    def _work(self, group: Sequence[Entry]) -> None:
+        def meet(transaction: Transaction) -> None:
+            for entry in group:
+                self._meet(transaction, entry)
+
+        try:
+            self._store.submit(meet, records=sum(len(e.halves) for e in group), size=sum(e.size for e in group)).result()
+        except (InboxFull, StoreError):
+            raise
+        except Exception:
+            if len(group) == 1:
+                raise
+            for entry in group:  # one sender's fault must not be the others'
+                try:
+                    self._work([entry])
+                except Exception as exc:
+                    entry.done.set_exception(exc)
+            return
+        for model in {entry.model for entry in group}:
+            self._put([entry for entry in group if entry.model == model])
+
+    def _put(self, entries: Sequence[Entry], again: Letters | None = None) -> None:
+        """Have the pairs stored as predictions and the rejects set aside; the entries are done when that is durable."""
+        items: list[Any] = []
+        places: list[tuple[Entry, int]] = []  # of each item, the event it comes from
+        met: list[str] = []
+        for entry in entries:
+            found: list[tuple[int, Any]] = [(reject.index, reject) for reject in entry.rejects]
+            for request, response, index in entry.pairs:
+                found += [(index, item) for item in _join(request, response, index)]
+                met.append(response.event)
+            items += [_at(len(items) + n, item) if isinstance(item, Reject) else item for n, (_, item) in enumerate(found)]
+            places += [(entry, index) for index, _ in found]
+        if not items:
+            for entry in entries:
+                entry.done.set_result(Taken(0, entry.duplicates, entry.waiting))
+            return
 
         def also(transaction: Transaction) -> None:
-            self._halves.drop(transaction, [event for event, _ in pairs])
+            self._halves.drop(transaction, met)
             if again is not None:
-                again.taken(transaction, {index for _, index in pairs})
+                again.taken(transaction, {index for entry in entries for *_, index in entry.pairs})
+
+        def done(future: Future[Answer]) -> None:
+            exc = future.exception()
+            if exc is not None and not isinstance(exc, RehearsedBatch):
+                for entry in entries:
+                    entry.done.set_exception(exc)
+                return
+            answer = exc.answer if isinstance(exc, RehearsedBatch) else future.result()
+            taken = {id(entry): Taken(0, entry.duplicates, entry.waiting) for entry in entries}
+            for entry, _ in places:
+                taken[id(entry)].accepted += 1
+            for place in answer.again:
+                taken[id(places[place][0])].accepted -= 1
+                taken[id(places[place][0])].duplicates += 1
+            for reject in answer.rejects:
+                entry, index = places[reject.index]
+                taken[id(entry)].accepted -= 1
+                taken[id(entry)].rejects.append(_at(index, reject))
+            for entry in entries:
+                entry.done.set_result(taken[id(entry)])
 
         dry = Rehearsal(self._clock.now()) if again is not None and again.dry else None
-        done = self._inbox.put(Batch("predictions", batch, SOURCE, model=model, masked=True, also=also, replay=dry))
-        try:
-            answer = done.result()
-        except RehearsedBatch as exc:
-            answer = exc.answer
-        taken.accepted += answer.accepted
-        taken.duplicates += answer.duplicates
-        taken.rejects = [_at(places[r.index], r) for r in answer.rejects]
+        batch = Batch("predictions", items, SOURCE, model=entries[0].model, masked=True, also=also, replay=dry)
+        self._inbox.put(batch).add_done_callback(done)
 
     # --- one event ---
 
@@ -222,28 +268,22 @@ class Pairs:
 
     # --- on the writer thread ---
 
-    def _meet(self, transaction: Transaction, halves: Sequence[Half], taken: Taken) -> list[tuple[Half, Half, int]]:
-        """Pairs that are complete: request, response, place of the later one. The others are kept."""
-        pairs: list[tuple[Half, Half, int]] = []
-        taken.waiting = taken.duplicates = 0  # a transaction may be begun anew
-        if not halves:
-            return pairs
-        there: dict[tuple[str, str], Half] = {}  # of this request
+    def _meet(self, transaction: Transaction, entry: Entry) -> None:
+        """Find the pairs that are complete; the others are kept."""
+        entry.pairs, entry.waiting, entry.duplicates = [], 0, 0  # a transaction may be begun anew
+        there: dict[tuple[str, str], Half] = {}  # of this entry
         fresh: list[Half] = []
-        for one in halves:
+        for one in entry.halves:
             other = there.get((one.event, OTHER[one.half])) or self._halves.other(transaction, one)
             if other is not None:
-                pairs.append((one, other, one.index) if one.half == "request" else (other, one, one.index))
+                entry.pairs.append((one, other, one.index) if one.half == "request" else (other, one, one.index))
             elif (one.event, one.half) in there or self._halves.waits(transaction, one) or self._stored(transaction, one):
-                taken.duplicates += 1
+                entry.duplicates += 1
             else:
                 there[one.event, one.half] = one
                 fresh.append(one)
-                taken.waiting += 1
         self._halves.put(transaction, fresh)
-        inside = {h.event for h in fresh} & {response.event for _, response, _ in pairs}
-        taken.waiting -= len(inside)
-        return pairs
+        entry.waiting = len({h.event for h in fresh} - {response.event for _, response, _ in entry.pairs})
 
     @staticmethod
     def _stored(transaction: Transaction, half: Half) -> bool:

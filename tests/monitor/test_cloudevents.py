@@ -28,7 +28,7 @@ from monitor.faultpoints import arm
 from monitor.receiving import Budget
 from monitor.records import Reject
 from monitor.server import PushServer
-from tests.monitor.support import NOON, World, sample
+from tests.monitor.support import NOON, Held, World, sample, wait_for
 
 KSERVE, SELDON = "org.kubeflow.serving.inference.", "io.seldon.serving.inference."
 Post = Callable[..., httpx.Response]
@@ -57,7 +57,8 @@ class Loggers:
 
     def open(self) -> None:
         world = self.world
-        self.pairs = Pairs(world.config, world.inbox, world.store, clock=world.clock)
+        self.pairs = pairs = Pairs(world.config, world.inbox, world.store, clock=world.clock)
+        self._stack.callback(pairs.stop)
         server = PushServer(
             world.config.server, world.inbox, tokens=Tokens(None), budget=Budget(2**27), clock=world.clock,
             metrics=world.metrics, pairs=self.pairs,
@@ -427,3 +428,31 @@ def test_a_structured_event_that_is_none_does_not_spoil_the_batch() -> None:
     assert [one.reason if isinstance(one, Reject) else one.id for one in found] == ["not_an_object", "r1", "undecodable"]
     with pytest.raises(BodyRejected):
         cloudevents.read({}, b"")
+
+
+def test_what_many_send_at_once_is_stored_together_and_everybody_hears_of_their_own(loggers: Loggers) -> None:
+    def of(half: str, n: int) -> Event:
+        attributes = {"inferenceservicename": "houses", "namespace": "default"}
+        data = {"instances": [[n]]} if half == "request" else {"predictions": [float(n)]}
+        if n == 13 and half == "response":
+            data = {"predictions": [1.0, 2.0]}  # which do not fit its request
+        return Event(f"r{n}", f"{KSERVE}{half}", "s", attributes, data)
+
+    pairs, world = loggers.pairs, loggers.world
+    assert pairs.submit([of("request", n) for n in range(5)], None, 100).result(10).waiting == 5
+    held = Held(world.store)
+    first = pairs.submit([of("response", 0)], None, 10)  # which the writer has not begun, so that the rest gathers
+    wait_for(lambda: len(world.store._queue) == 1, "the first of them")
+    sent = {n: pairs.submit([of("response", n)], None, 10) for n in range(1, 5)}
+    sent[10] = pairs.submit([of("request", 10), of("response", 10), of("response", 1)], None, 10)
+    sent[13] = pairs.submit([of("request", 13), of("response", 13)], None, 10)
+    held.release()
+    assert first.result(10).accepted == 1
+    assert [sent[n].result(10).as_json()["accepted"] for n in range(1, 5)] == [1, 1, 1, 1]
+    mixed, bad = sent[10].result(10), sent[13].result(10)
+    assert (mixed.accepted, mixed.duplicates, mixed.rejects) == (1, 1, [])
+    assert (bad.accepted, [r.index for r in bad.rejects]) == (0, [1])
+    assert sorted(world.ids("predictions")) == ["r0", "r1", "r10", "r2", "r3", "r4"]
+    assert world.letters() == [("r13", "undecodable")]
+    assert len(world.rows("batches", "")) <= 4
+    assert loggers.halves() == 0
