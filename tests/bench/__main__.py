@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="shorter runs and fewer of them")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
-    parser.add_argument("--data", type=Path, help="folder with dev.jsonl.gz, for `scoring` on more than the vendored rows")
+    parser.add_argument("--data", type=Path, help="folder of data sets, for `encoders` and `scoring` on more than vendored rows")
     parser.add_argument("--folder", type=Path, help="where stores are made for the time; default: the system's temporary folder")
     parser.add_argument("--peers", type=Path, help="folder for other tools' environments; without it ours is measured alone")
     parser.add_argument(

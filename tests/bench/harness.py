@@ -18,7 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 NAMES = (
-    "push", "otlp", "settle", "busy", "hot_tier", "tiers", "masking", "scoring",
+    "push", "otlp", "settle", "busy", "hot_tier", "tiers", "masking", "encoders", "scoring",
     "drift", "parity", "estimate", "start", "scrape",
 )  # fmt: skip
 """The benchmarks, in the order they run. Each is a module here whose `run(options)` returns its rows."""

@@ -20,6 +20,7 @@ EXPECTED = {
     "hot_tier": {"Store.submit, one batch at a time", "bare insert, our file options", "bare insert, DuckDB's defaults"},
     "tiers": {"merging segments", "keys of a commit, one file a minute", "labels find their predictions, by index"},
     "masking": {"generation, 2 KB of clean text", "span, 30 attributes with 2 KB of clean text", "prediction, 30 features"},
+    "encoders": {"MiniLM, float32: sentences", "MiniLM, int8 by torch: largest cosine error", "static: sentences"},
     "scoring": {"traces, in process", "traces, through the scorer process", "plain encode of the same texts"},
     "drift": {"- Evidently's time to ours", "- largest difference of a value"},
     "parity": {"ks: largest difference", "normal, 100 rows, unmoved: calibrated, auto"},

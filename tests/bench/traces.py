@@ -19,8 +19,12 @@ SEED = 0
 
 
 def labelled(data: Path | None, most: int) -> list[dict[str, Any]]:
-    """Rows of `dev.jsonl.gz` in the folder, where one is given, else the vendored ones."""
-    with gzip.open(data / "dev.jsonl.gz", "rt", encoding="utf-8") if data else SAMPLE.open(encoding="utf-8") as file:
+    """Rows of dev in the folder of data sets, where one is given, else the vendored ones."""
+    with (
+        gzip.open(data / "faithfulness" / "dev.jsonl.gz", "rt", encoding="utf-8")
+        if data
+        else SAMPLE.open(encoding="utf-8") as file
+    ):
         return [json.loads(line) for line in islice(file, most)]
 
 
