@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from monitor.genai import values
+from monitor.genai import values, yamltable
 from monitor.genai.messages import literal, parsed
 
 FILE = Path(__file__).with_name("dialects.yaml")
@@ -61,7 +59,7 @@ class Table:
     """Raises OSError, yaml.YAMLError or KeyError where the file is none of this kind; it ships with the package."""
 
     def __init__(self, file: Path = FILE) -> None:
-        self.raw: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        self.raw: dict[str, Any] = yamltable.read(file)
         t = self.raw
         self.types: list[tuple[str, dict[str, str]]] = [(entry["key"], entry["values"]) for entry in t["span_type"]]
         self.presence: list[tuple[str, frozenset[str], tuple[str, ...]]] = [

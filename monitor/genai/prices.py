@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from monitor.errors import ConfigError
+from monitor.genai import yamltable
 from monitor.genai.canonical import Canonical
 
 FILE = Path(__file__).with_name("prices.yaml")
@@ -111,7 +112,7 @@ class Prices:
 def load(file: Path = FILE) -> Prices:
     """Raises: ConfigError, with every problem of the file at once."""
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = yamltable.read(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise ConfigError([f"{file}: cannot be read as YAML ({exc}); see prices.yaml of modelwatch for its form"]) from exc
     if not isinstance(raw, dict) or not isinstance(raw.get("prices"), list) or not isinstance(raw.get("sources", {}), dict):
