@@ -6,15 +6,19 @@ import json
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from detectors import false_alarms
 from detectors.contract import Outcome, Reading
-from monitor import thresholds
+from monitor import configfile, thresholds
+from monitor.cli import main
 from monitor.config import Check, Config
+from monitor.errors import ConfigError
 from monitor.readings import Measured
 from monitor.thresholds import Judge, Learned
 from monitor.verdicts import Bounds, History
@@ -329,3 +333,77 @@ def test_what_a_reload_changes_of_one_check_changes_what_the_others_may_come_to(
     one = check("a", threshold=CALIBRATED)
     alone, both = (thresholds.alphas(config(*checks)) for checks in ((one,), (one, check("b", threshold=CALIBRATED))))
     assert alone["a"] == pytest.approx(2 * both["a"])
+
+
+def test_check_config_warns_of_a_budget_and_ends_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = {"start": HOURS["start"], "end": HOURS["end"]}
+    drift = check("drift", reference=reference, threshold={"kind": "calibrated"}) | {"detector": "data_drift"}
+    file = tmp_path / "monitor.yaml"
+    file.write_text(yaml.safe_dump({"models": [{**MODELS[0], "false_alarms_per_month": 0.5}], "checks": [drift]}))
+    with pytest.raises(SystemExit) as ended:
+        main(["check-config", str(file)])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0
+    assert f"{file}: warning: checks.0.threshold: budget_unreachable by one window" in err
+    assert out == f"{file}: ok, 1 models, 1 checks, 0 sources\n"
+
+
+PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    # name: (of the model, of the check, the problem)
+    "neither alpha nor budget": ({}, {"threshold": {"kind": "calibrated"}}, "checks.0.threshold: kind calibrated needs alpha, or "
+        "models.houses.false_alarms_per_month"),
+    "a budget that is spent": (
+        {"false_alarms_per_month": 1}, {"threshold": {"kind": "calibrated", "alpha": 0.01}},
+        "models.0.false_alarms_per_month: 1, but checks with an alpha of their own come to 43.2; raise it, or lower those",
+    ),
+    "no time to learn from": (
+        {}, {"threshold": {"kind": "std", "upper": 3}},
+        "checks.0: threshold of kind std learns from the windows of a fixed range; give threshold.baseline with start and end, or a "
+        "reference that has them",
+    ),
+    "bounds of p-values": (
+        {}, {"threshold": {"kind": "calibrated", "upper": 1}},
+        "checks.0.threshold: kind calibrated judges p-values; leave lower, upper and margin out, give alpha or a budget",
+    ),
+    "a quantile that is none": (
+        {}, {"threshold": {"kind": "quantile", "upper": 3, "baseline": HOURS}},
+        "checks.0.threshold: upper (3.0) is a quantile: between 0 and 1",
+    ),
+    "two of none": ({}, {"of": 3}, "checks.0: of (3) needs breaches: how many of these windows"),
+    "more than there are": ({}, {"of": 3, "breaches": 4}, "checks.0: of (3) must not be below breaches (4)"),
+    "a slice both ways": (
+        {}, {"slices": [{"by": "x", "where": {"y": 1}}]}, "checks.0.slices.0: give exactly one of where and by",
+    ),
+    "a slice without a name": ({}, {"slices": [{"where": {"y": 1}}]}, "checks.0.slices.0: give the slice a name"),
+    "too many slices": (
+        {}, {"slices": [{"by": "x", "top": 100}, {"by": "y", "top": 100}]}, "checks.0.slices: 202 slices; at most 200, lower top",
+    ),
+    "a field that is none": (
+        {"features": {"size": "number"}}, {"slices": [{"by": "sise"}]},
+        "checks.0.slices.0.by: houses has no field 'sise'; there are size, model_version, attributes.KEY",
+    ),
+    "another task": (
+        {}, {"detector": "performance", "settings": {"task": "binary"}},
+        "checks.0.settings.task: binary, but houses has task regression; leave it out",
+    ),
+    "a task it cannot read": (
+        {"task": "ranking"}, {"detector": "fairness", "settings": {"attributes": ["region"]}},
+        "checks.0.detector: fairness reads tasks binary, regression, but houses has task ranking",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_config_is_told_what_is_wrong_with_it(tmp_path: Path, name: str) -> None:
+    model, fields, problem = PROBLEMS[name]
+    file = tmp_path / "monitor.yaml"
+    file.write_text(yaml.safe_dump({"models": [{**MODELS[0], **model}], "checks": [{**check("c"), **fields}]}))
+    with pytest.raises(ConfigError) as caught:
+        configfile.load(file)
+    assert [p.removeprefix(f"{file}: ") for p in caught.value.problems] == [problem]
+
+
+@pytest.mark.parametrize("task", ("regression", "binary", "multiclass", "ranking"))
+def test_a_detector_is_told_the_task_of_its_model(task: str) -> None:
+    told = Config.model_validate({"models": [{**MODELS[0], "task": task}], "checks": [check("c") | {"detector": "performance"}]})
+    assert told.checks[0].settings.task == task  # type: ignore[attr-defined]
