@@ -119,7 +119,7 @@ def numbers(column: pa.Array, edges: NumberEdges, stretches: Stretches) -> list[
     below, above = (_tail(present, codes == cell, starts) for cell in (0, size - 1))
     hashes = sketch.of_numbers(present)
     chosen = (hashes < edges.share * sketch.WHOLE) & there
-    of, picked = place[chosen], hashes[chosen]
+    picked = np.split(hashes[chosen], np.searchsorted(np.flatnonzero(chosen), starts[1:]))
     sums = []
     for i, found in enumerate(n.tolist()):
         shape = (low[i], high[i], mean[i], m2[i]) if found else (np.nan,) * 4
@@ -135,7 +135,7 @@ def numbers(column: pa.Array, edges: NumberEdges, stretches: Stretches) -> list[
                 squares,
                 float(below[i]),
                 float(above[i]),
-                Sketch.of(picked[of == i], edges.share),
+                Sketch.of(picked[i], edges.share),
             )
         )
     return sums
@@ -153,7 +153,8 @@ def names(column: pa.Array, edges: CategoryEdges, stretches: Stretches) -> list[
         if counts[i, size - 1]:
             other = codes[start : start + rows] == size - 1
             others = column.slice(start, rows).filter(pa.array(other)).drop_null().unique().to_pylist()
-        sums.append(Sum(counts[i, :size], int(counts[i, size]), sketch=Sketch.of(sketch.of_texts(others))))
+        kept = Sketch.of(sketch.of_texts(others)) if others else sketch.EMPTY
+        sums.append(Sum(counts[i, :size], int(counts[i, size]), sketch=kept))
     return sums
 
 

@@ -94,16 +94,19 @@ class Ledger:
         days = [(_up(start, DAY), _down(end, DAY)) for start, end in spans]
         whole = sum(max((last - first) // HOUR, 0) for first, last in days)
         chosen = days if whole >= fewest else spans
+        with self._lock:
+            for start, end in chosen:
+                self._advance(reader, _down(start, DAY).date(), _up(end, DAY).date())
+            assert self._files is not None
+            days_read = [day.date() for start, end in chosen for day in _days(_down(start, DAY), end)]
+            key = (*chosen, *(self._files[day].through for day in days_read))
+            if self._blocks is not None and self._blocks[0] == key:
+                return self._blocks[1]
         hours: dict[Hour, Sums] = {}
         for start, end in chosen:
             hours |= self.hours(reader, start, end)
-        with self._lock:
-            assert self._files is not None or not hours
-            days_read = sorted({_time(hour).date() for hour in hours})
-            key = (*hours, *(self._files[day].through for day in days_read if self._files is not None and day in self._files))
-            if self._blocks is None or self._blocks[0] != key:
-                self._blocks = key, blocks_of(list(hours.values()), self.basis)
-            return self._blocks[1]
+        self._blocks = key, blocks_of(list(hours.values()), self.basis)
+        return self._blocks[1]
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class Counting:
         path = self.references.place(self.traffic, reference)
         if (found := Frozen.open(path)) is None:
             hours = (reference.end - reference.start) // HOUR
-            if path.exists() or hours < MIN_BLOCKS * max(round(window / HOUR), 1):
+            if path.exists() or not _enough(hours, window):
                 return None
             span = reference.start, reference.end
             if here.rows([span]) <= self._most_reference_rows:
@@ -120,7 +120,7 @@ class Counting:
         if basis is None and here.rows(spans) <= self._most_rows:
             return None
         hours = sum((last - first) // HOUR for first, last in spans)
-        by_hours = hours >= MIN_BLOCKS * max(round((window[1] - window[0]) / HOUR), 1)
+        by_hours = _enough(hours, window[1] - window[0])
         if by_hours and basis is not None:
             pair = Pair(here, window, basis, spans=spans, name=f"{name}, counts on {basis.hash}")
             if pair.fits_edges:
@@ -219,6 +219,7 @@ class Pair:
         self._rows = rows
         self._spans = spans
         self._frozen = frozen
+        self._known: dict[str, Sums] = {}
         self.name = rows.name if rows is not None else name
 
     @property
@@ -244,12 +245,12 @@ class Pair:
     def reference(self, part: Slice) -> SummaryWindow:
         """Of counts; where there are rows, they are the reference."""
         here, ledger = self._here, self._here.ledger(self._basis, part)
-        window_hours = max(round((self._window[1] - self._window[0]) / HOUR), 1)
         if self._frozen is not None:
             (span,) = self._spans
             sums, blocks, self.name = self._frozen.counts(ledger.where, lambda: ledger.cut(here.reader, *span))
         else:
             sums = self._sums(part)
+            window_hours = max(round((self._window[1] - self._window[0]) / HOUR), 1)
             blocks = ledger.blocks(here.reader, self._spans, MIN_BLOCKS * window_hours)
         return SummaryWindow(
             sums, self._basis, here.features,
@@ -261,9 +262,18 @@ class Pair:
         return within_edges(self._sums(WHOLE), self._basis, self._here.features)
 
     def _sums(self, part: Slice) -> Sums:
-        ledger = self._here.ledger(self._basis, part)
-        found = [ledger.window(self._here.reader, *span) for span in self._spans]
-        return {name: total([sums[name] for sums in found], edges) for name, edges in self._basis.columns.items()}
+        """Of the reference."""
+        if part.name not in self._known:
+            ledger = self._here.ledger(self._basis, part)
+            found = [ledger.window(self._here.reader, *span) for span in self._spans]
+            sums = {name: total([one[name] for one in found], edges) for name, edges in self._basis.columns.items()}
+            self._known[part.name] = sums
+        return self._known[part.name]
+
+
+def _enough(hours: int, window: timedelta) -> bool:
+    """Hours that could be calibrated by, if they do not depend on each other; whether they do, the calibration will find."""
+    return hours >= max(MIN_BLOCKS, 2 * round(window / HOUR))
 
 
 def within_edges(sums: Sums, basis: Basis, features: Mapping[str, ColumnKind]) -> bool:

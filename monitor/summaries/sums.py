@@ -71,15 +71,15 @@ def nothing(edges: Edges) -> Sum:
 
 def total(sums: Sequence[Sum], edges: Edges) -> Sum:
     """Of disjoint stretches, all on these edges. Means and squares by Chan, Golub and LeVeque, COMPSTAT 1982."""
-    if not sums:
-        return nothing(edges)
+    if len(sums) < 2:
+        return sums[0] if sums else nothing(edges)
     counts = np.sum([s.counts for s in sums], axis=0)
     minimum = maximum = mean = m2 = np.nan
     count = 0
     with np.errstate(over="ignore", invalid="ignore"):
-        for s in sums:
+        for s in sums if isinstance(edges, NumberEdges) else ():
             n = int(s.counts.sum())
-            if not n or isinstance(edges, CategoryEdges):
+            if not n:
                 continue
             if not count:
                 minimum, maximum, mean, m2 = s.minimum, s.maximum, s.mean, s.m2
