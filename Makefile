@@ -7,6 +7,7 @@ PY := .venv/bin/python
 SOURCES := pyproject.toml requirements.lock docker/install.sh
 PYTEST_ARGS ?=
 DATA ?=
+ENCODER ?=
 BENCH ?=
 PEERS ?=
 SOAK_MINUTES ?= 30
@@ -19,7 +20,7 @@ export RAGAS_DO_NOT_TRACK := true
 export NML_DISABLE_USAGE_LOGGING := 1
 export PYTHON TORCH_PIP_ARGS
 
-.PHONY: help demo check lint types rules test bench soak bench-quality dashboards lock wheel clean programs
+.PHONY: help demo check lint types rules test bench soak gpu-check bench-quality dashboards lock wheel clean programs
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -49,6 +50,9 @@ bench: .venv/.installed-dev  ## speed, figures to tests/bench/RESULTS.md; BENCH=
 
 soak: .venv/.installed-dev  ## the promises under faults for SOAK_MINUTES=30 with SOAK_SEED=1; report to tests/bench/RESULTS.md
 	$(PY) -m tests.faults.soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED) --write
+
+gpu-check:  ## correctness and speed on a CUDA device, with whatever torch is there; DATA=folder ENCODER=folder
+	$(PY) -m tests.bench.gpu --write $(if $(DATA),--data $(DATA)) $(if $(ENCODER),--encoder $(ENCODER))
 
 bench-quality: .venv/.installed-dev  ## quality of the detectors on labelled data; DATA=folder
 	$(PY) -m tests.bench.quality --write $(if $(DATA),--data $(DATA))

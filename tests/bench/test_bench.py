@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import gpu
 from tests.bench.__main__ import main, measure
 from tests.bench.harness import NAMES, Options, Row, measured
 from tests.bench.otlp import HELD
@@ -79,3 +80,16 @@ def test_writing_a_section_leaves_the_others_alone() -> None:
     again = written(both, "push", 3)
     assert again == both.replace("|      1 |", "|      3 |")
     assert written(again, "push", 3) == again
+
+
+def test_the_gpu_check_says_not_run_where_there_is_no_device(capsys: pytest.CaptureFixture[str]) -> None:
+    if gpu.device_name() is not None:
+        pytest.skip("there is a device: make gpu-check runs on it")
+    assert gpu.main([]) == 0
+    assert "NOT RUN" in capsys.readouterr().out
+
+
+def test_the_gpu_report_names_what_does_not_hold() -> None:
+    text = gpu.report("a device", [gpu.Check("near", 0.9, 0.999, False)], [])
+    assert "| near | 0.9 | 0.999 | NO |" in text
+    assert "No speed is measured" in text

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detectors.claims import sentences, split_claims
-from tests.bench.push import SAMPLE
 
+SAMPLE = Path(__file__).parents[1] / "data" / "faithfulness_sample.jsonl"
 PASSAGES = 5
 PASSAGE_CHARACTERS = 1_500
 ANSWER_SENTENCES = 8
