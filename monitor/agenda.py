@@ -6,7 +6,9 @@ well as what came just now.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,19 +25,62 @@ from monitor.windows import slots_of
 
 RECHECK_SECONDS = 15.0  # late records restate readings at least this often
 SLOTS_AT_ONCE = 50
+ARRIVALS_KEPT = 1_000
 REFERENCE_PARTS = 10  # a changed reference of earlier times waits a tenth of its length before it is read anew
 REFERENCE_MOST_SECONDS = 86_400.0
 LABELS_AT_ONCE = 20_000  # for more, their predictions are looked for by reading all of them
 
 
+Arrived = tuple[int | None, list[tuple[datetime, datetime]]]
+"""The last seq there is, and the first and last instant in each `every` in which new rows lie."""
+
+
+class Arrivals:
+    """What is new in a log for those who have read it up to the same place, as long as nothing newer has come. Any thread may
+    ask."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], Arrived] = OrderedDict()
+        self._lock = threading.Lock()
+        self._asking: dict[str, threading.Lock] = {}  # by model: one looks, the others wait for it
+
+    def of(self, key: tuple[Any, ...], last: int, find: Callable[[], Arrived]) -> Arrived:
+        """`last`: the log had so many rows a moment ago, all of which the answer has seen."""
+        with self._lock:
+            asking = self._asking.setdefault(key[0], threading.Lock())
+        with asking:
+            with self._lock:
+                known = self._kept.get(key)
+            if known is not None and (known[0] or 0) >= last:
+                return known
+            found = find()
+            with self._lock:
+                self._kept[key] = found
+                self._kept.move_to_end(key)
+                while len(self._kept) > ARRIVALS_KEPT:
+                    self._kept.popitem(last=False)
+            return found
+
+
 class Agenda:
     """Of one check; called by one thread at a time."""
 
-    def __init__(self, check: Check, kinds: list[str], hashes: Collection[str], *, store: Store, clock: Clock) -> None:
-        """`kinds`: the logs whose rows change a reading. `hashes`: settings hashes of the scores among them."""
+    def __init__(
+        self,
+        check: Check,
+        kinds: list[str],
+        hashes: Collection[str],
+        *,
+        store: Store,
+        clock: Clock,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        """`kinds`: the logs whose rows change a reading. `hashes`: settings hashes of the scores among them. `arrivals` are
+        shared by checks."""
         self._check = check
         self.key = f"{check.model}/{check.name}"  # a check that moves to another model begins anew there
         self._kinds = kinds
+        self._arrivals = arrivals or Arrivals()
         self._hashes = sorted(hashes)
         self._store = store
         self._clock = clock
@@ -87,7 +132,7 @@ class Agenda:
             referring: set[datetime] = set()
             moved: dict[str, int] = {}
             for kind in self._kinds:
-                last, times = self._new_times(reader, kind, cursors.get(kind, 0))
+                last, times = self._arrived(reader, kind, cursors.get(kind, 0))
                 if last is not None:
                     moved[kind] = last
                     touched.update(s for _, t in times for s in slots_of(t, check.every, check.window_seconds))
@@ -161,6 +206,15 @@ class Agenda:
             [check.name, low, high],
         )
         return [row["slot"] for row in read if any(first < row["slot"] <= last for first, last in spans)]
+
+    def _arrived(self, reader: Reader, kind: str, cursor: int) -> Arrived:
+        """As `_new_times`, which another check may have asked already."""
+        last = self._store.last_seq(kind, self._check.model)
+        if last <= cursor:
+            return None, []
+        hashes = tuple(self._hashes) if kind == "scores" else ()
+        key = (self._check.model, kind, cursor, self._check.every, hashes, "calls" in self._kinds)
+        return self._arrivals.of(key, last, lambda: self._new_times(reader, kind, cursor))
 
     def _new_times(self, reader: Reader, kind: str, cursor: int) -> tuple[int | None, list[tuple[datetime, datetime]]]:
         """The last seq there is after `cursor`, and the first and last instant in each `every` in which new rows lie."""

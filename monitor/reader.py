@@ -95,7 +95,7 @@ class Reader:
             known = [f for f in files if f["last_seq"] <= places.known_to]
             files = [f for f in files if f["last_seq"] > places.known_to]
         parts = []
-        if kind != "predictions" or self._has_table(model):
+        if kind != "predictions" or self.has_table(model):
             shared = "" if kind == "predictions" else f" WHERE model = {literal(model)}"
             parts.append(f"SELECT * FROM {table_name(kind, model)}{shared}")
         if files:
@@ -115,13 +115,13 @@ class Reader:
         hot = "SELECT NULL"
         if kind != "predictions":
             hot = f"SELECT max(seq) FROM {table_name(kind, model)} WHERE model = $model"
-        elif self._has_table(model):
+        elif self.has_table(model):
             hot = f"SELECT max(seq) FROM {table_name(kind, model)}"
         # Parameters by name: the second part may use one of them or none.
         found = self._cursor.sql(f"SELECT greatest(({sealed}), ({hot}))", params={"kind": kind, "model": model}).fetchall()
         return found[0][0] or 0
 
-    def _has_table(self, model: str) -> bool:
+    def has_table(self, model: str) -> bool:
         name = table_name("predictions", model).strip('"')
         return bool(self.query("SELECT 1 FROM duckdb_tables() WHERE database_name = 'hot' AND table_name = ?", [name]))
 

@@ -17,7 +17,7 @@ import duckdb
 
 from detectors.contract import Outcome
 from monitor import evidence, log
-from monitor.agenda import Agenda
+from monitor.agenda import Agenda, Arrivals
 from monitor.baseline import Baseline
 from monitor.board import Board
 from monitor.child import Child
@@ -26,6 +26,7 @@ from monitor.config import Check, Config, ModelConfig
 from monitor.embeddings import Decode
 from monitor.errors import ChildAway, ChildFailed, StoreError
 from monitor.metrics import Metrics
+from monitor.pool import Pool
 from monitor.reader import Reader
 from monitor.readings import Look, Measured, Meter
 from monitor.reasons import Reasons
@@ -62,6 +63,7 @@ class CheckRunner:
         most_kept: int = MOST_KEPT,
         alpha: float | None = None,
         explaining: threading.Lock | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         """`alpha`: for a calibrated check, how often a slot may fire by chance. `explaining` is held by the one check that looks
         into why something fired. `kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped:
@@ -72,9 +74,9 @@ class CheckRunner:
         self._clock = clock
         self._metrics = metrics
         self._meter = Meter(check, model, references, worker, traffic)
-        self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock)
+        self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock, arrivals=arrivals)
         self._baseline = Baseline(check, self._meter)
-        self._reasons = Reasons(check, model, traffic)
+        self._reasons = Reasons(check, model, traffic, self._meter)
         self._explaining = explaining or threading.Lock()
         self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
@@ -358,11 +360,11 @@ def build(
     """A runner for each check, or for `only` those, by name."""
     common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
-    common["explaining"] = threading.Lock()
+    common["explaining"], common["arrivals"] = threading.Lock(), Arrivals()
     rates = alphas(config)
     for line in warnings(config):
         log.warning("a threshold may not be what was asked for", problem=line)
-    make = maker({m.name: m.task for m in config.models}, config.checks, encode)
+    make = maker({m.name: m.task for m in config.models}, config.checks, encode, Pool())
     return {
         c.name: CheckRunner(c, models[c.model], store, references, worker, make, alpha=rates.get(c.name), **common)
         for c in config.checks

@@ -18,7 +18,7 @@ from monitor.metrics import Metrics
 from monitor.runner import CheckRunner
 
 WAKE_SECONDS = 1
-THREADS = 2
+THREADS = 4  # much of a run is waiting for its commit, and those that wait together are committed together
 
 
 class Scheduler:

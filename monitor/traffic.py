@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from detectors.contract import ColumnKind, WindowDetector
 from monitor import answers, windows
 from monitor.config import Check
 from monitor.embeddings import Decode
+from monitor.pool import Pool
 from monitor.reader import Reader
 from monitor.slices import Slices
 from monitor.windows import TableWindow
@@ -64,6 +66,15 @@ SENT = frozenset({"model_version"})
 """Fields of a prediction, beside its features, that slices can be told by; others are `attributes.KEY`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Windows of this length have rows that others read as well: all of them `inputs`."""
+
+    pool: Pool
+    length: timedelta
+    inputs: frozenset[str]
+
+
 class Predictions:
     """Of a classical model. `columns`: detector's name -> name of the feature or field that stands for it; `fields` tell its
     slices apart."""
@@ -75,14 +86,20 @@ class Predictions:
         columns: Mapping[str, str],
         fields: frozenset[str] = frozenset(),
         sample_rows: int | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.model = model
+        self._shared = shared
         self._columns = {name: other for name, other in columns.items() if name in inputs}
         own = frozenset(self._columns.get(name, name) for name in inputs)
         self._inputs = own | fields
         self._sample_rows = sample_rows if self._inputs == {windows.SENT_VECTOR} else None
         # What is a feature is one of the detector's, where it reads them all.
         self.added = frozenset(f for f in fields - own if "features" not in own or f in SENT or f.startswith("attributes."))
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        return self._inputs
 
     @property
     def identity(self) -> list[str]:
@@ -98,7 +115,11 @@ class Predictions:
         return features
 
     def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
-        found = windows.predictions(reader, self.model, start, end, features, self._inputs, self._sample_rows)
+        if self._shared is not None and self._sample_rows is None and end - start == self._shared.length:
+            of_all = self._shared.inputs
+            found = self._shared.pool.predictions(reader, self.model, start, end, features, self._inputs, of_all)
+        else:
+            found = windows.predictions(reader, self.model, start, end, features, self._inputs, self._sample_rows)
         return found.renamed(self._columns)
 
     def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
@@ -108,10 +129,11 @@ class Predictions:
 Make = Callable[[Check, WindowDetector], Traffic]
 
 
-def maker(tasks: Mapping[str, str], checks: Iterable[Check], encode: Decode | None = None) -> Make:
+def maker(tasks: Mapping[str, str], checks: Iterable[Check], encode: Decode | None = None, pool: Pool | None = None) -> Make:
     """What gives each check its rows. `tasks`: by model; `checks`: all there are, since some read the scores of others;
-    `encode` makes vectors of texts."""
+    `encode` makes vectors of texts; in `pool` are the rows that several checks read."""
     every = tuple(checks)
+    together = _together(tasks, every) if pool is not None else {}
 
     def make(check: Check, detector: WindowDetector) -> Traffic:
         """
@@ -121,7 +143,9 @@ def maker(tasks: Mapping[str, str], checks: Iterable[Check], encode: Decode | No
         fields = Slices(check.slices).fields
         sample_rows = getattr(detector, "sample_rows", None)
         if tasks.get(check.model) != "llm":
-            return Predictions(check.model, detector.inputs, check.columns, fields, sample_rows)
+            inputs = together.get((check.model, check.window_seconds))
+            shared = Shared(pool, timedelta(seconds=check.window_seconds), inputs) if pool and inputs else None
+            return Predictions(check.model, detector.inputs, check.columns, fields, sample_rows, shared)
         every_call = bool(getattr(detector, "every_call", False))
         found = answers.scored(every, check.model)
         return answers.Answers(
@@ -136,6 +160,19 @@ def maker(tasks: Mapping[str, str], checks: Iterable[Check], encode: Decode | No
         )
 
     return make
+
+
+def _together(tasks: Mapping[str, str], checks: Iterable[Check]) -> dict[tuple[str, int], frozenset[str]]:
+    """What the checks of a model with windows of one length read, where there are several."""
+    found: dict[tuple[str, int], list[frozenset[str]]] = {}
+    for check in checks:
+        detector = registry.load(check.detector)
+        if tasks.get(check.model) != "llm" and registry.is_window(detector):
+            made = detector(check.settings)  # type: ignore[call-arg]
+            own = Predictions(check.model, made.inputs, check.columns, Slices(check.slices).fields)
+            if getattr(made, "sample_rows", None) is None:
+                found.setdefault((check.model, check.window_seconds), []).append(own.inputs)
+    return {key: frozenset().union(*inputs) for key, inputs in found.items() if len(inputs) > 1}
 
 
 def alike(check: Check, now: Iterable[Check], before: Iterable[Check]) -> bool:

@@ -158,12 +158,9 @@ def predictions(
     """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label,
     probabilities as the JSON they came in, model_version, attributes.KEY, which is a field that was sent with them, and
     embedding, a vector that was. `sample_rows`: of those with a vector, so many, chosen by their ids."""
-    judged = "prediction" in inputs or "label" in inputs
-    # A column of that name is then the model's own word, whatever a feature is called.
-    wanted = ("features" in inputs or f in inputs or f.rpartition(".")[0] in inputs for f in features)  # vector.0, vector.1 ...
-    chosen = {f: k for (f, k), w in zip(features.items(), wanted, strict=True) if w and not (judged and f in LABELLED)}
+    chosen = _chosen(features, inputs)
     columns = [f"p.{quote(FEATURE + f)} AS {quote(f)}" for f in chosen]
-    if judged:
+    if _judged(inputs):
         columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]
     if "probabilities" in inputs:
         columns.append("json_extract(p.extra, '$.probabilities')::VARCHAR AS probabilities")
@@ -189,6 +186,28 @@ def predictions(
         [start, end],
     )
     return TableWindow(_numbers_where_possible(table), chosen, decoders={SENT_VECTOR: sent} if of_vectors else {})
+
+
+def _judged(inputs: frozenset[str]) -> bool:
+    return "prediction" in inputs or "label" in inputs
+
+
+def _chosen(features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> dict[str, ColumnKind]:
+    wanted = ("features" in inputs or f in inputs or f.rpartition(".")[0] in inputs for f in features)  # vector.0, vector.1 ...
+    # A column of that name is the model's own word where that is read, whatever a feature is called.
+    judged = _judged(inputs)
+    return {f: k for (f, k), w in zip(features.items(), wanted, strict=True) if w and not (judged and f in LABELLED)}
+
+
+def narrowed(window: TableWindow, features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> TableWindow:
+    """What `predictions` gives for these inputs, of a window that was read for more."""
+    chosen = _chosen(features, inputs)
+    names = [*chosen, *(("prediction", "probability") if _judged(inputs) else ())]
+    more = ("label", "probabilities", SENT_VECTOR)
+    names += [name for name in inputs - chosen.keys() if name in more or _sent(name)]
+    names = [name for name in dict.fromkeys(names) if window.has(name)]
+    table = window.table.select(names or window.table.column_names[:1])
+    return TableWindow(table, chosen, decoders={name: decode for name, decode in window.decoders.items() if name in names})
 
 
 def _of_sample(expression: str, rows: int | None) -> str:
