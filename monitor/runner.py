@@ -76,7 +76,7 @@ class CheckRunner:
         self._meter = Meter(check, model, references, worker, traffic)
         self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock, arrivals=arrivals)
         self._baseline = Baseline(check, self._meter)
-        self._reasons = Reasons(check, model, traffic, self._meter)
+        self._reasons = Reasons(check, model, traffic)
         self._explaining = explaining or threading.Lock()
         self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
