@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from detectors.contract import ColumnKind, Outcome
+from detectors.contract import ColumnKind, NotEvaluable, Outcome
 from monitor.clock import EPOCH
 from monitor.config import Check
 from monitor.reader import Reader
@@ -78,7 +78,13 @@ class Baseline:
             if held_out:
                 assert self.span is not None
                 hole = run[0] - timedelta(seconds=self._check.window_seconds), run[-1]
-                reference = self._meter.without(reader, self.span, hole, features)
+                try:
+                    with reader.whole():
+                        reference = self._meter.without(reader, self.span, hole, features)
+                except NotEvaluable as exc:
+                    gone = Measured(Outcome.NOT_EVALUABLE, str(exc))
+                    self._found |= {(part.name, slot): gone for part in parts for slot in missing}
+                    continue
             for slot in missing:
                 if not on():
                     return None

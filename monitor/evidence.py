@@ -51,8 +51,8 @@ def gather(
     span = f"event_time >= '{start.isoformat()}' AND event_time < '{end.isoformat()}'"
     if log == "calls":
         evidence["sql"] = (
-            f"SELECT * FROM answers WHERE model = {literal(check.model)} AND {span} AND record_id IN (SELECT record_id FROM "
-            f"calls WHERE model = {literal(check.model)} AND counted AND {span}) ORDER BY event_time"
+            f"SELECT * FROM answers g WHERE model = {literal(check.model)} AND {span}{_of_answer(part)} AND record_id IN "
+            f"(SELECT record_id FROM calls WHERE model = {literal(check.model)} AND counted AND {span}) ORDER BY event_time"
         )
         return evidence
     if row_hash is None:
@@ -68,7 +68,7 @@ def gather(
         fields = sorted({condition.field for condition in part.where})
         told = answers.told_apart(reader, check.model, start, end, fields)
         inside, params = f"AND record_id IN (SELECT record_id FROM {told} WHERE {part.sql(quote)})", [start, end]
-        of_slice = " WHERE " + part.sql(lambda field: answers.text_of(field, spans=False))
+        of_slice = _of_answer(part).replace(" AND ", " WHERE ", 1)
     evidence["worst_records"] = reader.query(
         f"SELECT record_id, trace_id, value, revision FROM {reader.source('scores', check.model, since=start, until=end)} "
         f"WHERE {chosen} {inside} {last} ORDER BY value {order}, record_id LIMIT {WORST}",
@@ -80,6 +80,11 @@ def gather(
         f"ORDER BY s.value {order}, record_id"
     )
     return evidence
+
+
+def _of_answer(part: Slice) -> str:
+    """SQL over generations of the alias g, to be added to a condition."""
+    return f" AND {part.sql(lambda field: answers.text_of(field, spans=False))}" if part.where else ""
 
 
 def _of_prediction(condition: Condition) -> str:

@@ -14,6 +14,7 @@ from detectors import registry, why
 from detectors.contract import ColumnKind, FloatArray, NotEnoughData, NotEvaluable, Window, WindowDetector
 from monitor.config import Check, ModelConfig
 from monitor.reader import Reader
+from monitor.readings import Meter, Rows
 from monitor.slices import Slice
 from monitor.traffic import Make, Traffic
 from monitor.windows import TableWindow
@@ -30,12 +31,16 @@ class Needs:
 class Reasons:
     """Of one check. What is compared is what the check compares; without a reference, its baseline or the window before."""
 
-    def __init__(self, check: Check, model: ModelConfig, make: Make) -> None:
+    def __init__(self, check: Check, model: ModelConfig, make: Make, meter: Meter | None = None) -> None:
+        """`meter`: the check's own, which has a sample where there are many rows."""
         self._check = check
         self._model = model
+        self._meter = meter
         detector = registry.load(check.detector)
         inputs = frozenset(detector.inputs) if registry.is_row(detector) else _inputs(detector, check)
         self._loss = _loss(detector, inputs, check)
+        # Where the check itself reads all features, what it reads is what it was about, and of many rows it has a sample.
+        self._own_rows = self._loss[2] is None and "features" in inputs and not registry.is_row(detector) and not check.columns
         wanted = {"features", *self._loss[1]}
         self._traffic: Traffic | None
         try:
@@ -54,15 +59,29 @@ class Reasons:
         if (declared := self._model.features) is not None:
             features = {f: k for f, k in features.items() if f in declared}
         start = slot - timedelta(seconds=self._check.window_seconds)
+        name, _, loss = self._loss
         try:
-            current = self._part(self._traffic.between(reader, start, slot, features), part)
-            reference = self._part(self._before(reader, start, features), part)
-            name, _, loss = self._loss
+            with reader.whole():
+                reference, current = self._sides(reader, start, slot, part, features)
             if loss is None:
                 return why.drift(reference, current).to_dict()
             return why.worse(reference, current, (loss(reference), loss(current)), name=name).to_dict()
         except (NotEnoughData, NotEvaluable):
             return None
+
+    def _sides(
+        self, reader: Reader, start: datetime, slot: datetime, part: Slice, features: Mapping[str, ColumnKind]
+    ) -> tuple[TableWindow, TableWindow]:
+        """The rows to be compared: the reference's, and the window's."""
+        assert self._traffic is not None
+        if self._own_rows and self._meter is not None:
+            look = self._meter.look(reader, slot, features)
+            if isinstance(look, Rows):
+                before, now = look.sides(part)
+                if before is not None:
+                    return before, now
+        current = self._part(self._traffic.between(reader, start, slot, features), part)
+        return self._part(self._before(reader, start, features), part), current
 
     def _part(self, window: TableWindow, part: Slice) -> TableWindow:
         assert self._traffic is not None

@@ -358,8 +358,8 @@ PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "no time to learn from": (
         {}, {"threshold": {"kind": "std", "upper": 3}},
-        "checks.0: threshold of kind std learns from the windows of a fixed range; give threshold.baseline with start and end, or a "
-        "reference that has them",
+        "checks.0: threshold of kind std learns from the windows of a fixed range; give threshold.baseline with start and end, "
+        "or a reference that has them",
     ),
     "bounds of p-values": (
         {}, {"threshold": {"kind": "calibrated", "upper": 1}},
