@@ -23,8 +23,8 @@ from monitor import embeddings, said, windows
 from monitor.config import Check
 from monitor.embeddings import Decode, Vectors
 from monitor.reader import Reader, literal
+from monitor.rowchecks import RowCheck
 from monitor.schema import quote
-from monitor.scoring import RowCheck
 from monitor.settling.calls import EMBEDDINGS
 from monitor.windows import CLOCKS_DIFFER, TableWindow
 

@@ -22,8 +22,8 @@ from monitor.errors import ChildFailed, StoreUnavailable
 from monitor.helpers import CompareAnswer, CompareRequest
 from monitor.reader import Reader, literal
 from monitor.references import References
+from monitor.rowchecks import RowCheck
 from monitor.schema import quote
-from monitor.scoring import RowCheck
 from monitor.slices import Slice, counted, fits
 from monitor.summaries.pair import Counting, Pair
 from monitor.summaries.window import SummaryWindow

@@ -15,49 +15,22 @@ from typing import Any
 import duckdb
 import orjson
 
-from detectors import registry
-from detectors.contract import Outcome, Score, settings_hash
-from monitor import log, said
+from detectors.contract import Outcome, Score
+from monitor import log
 from monitor.child import Child, Remote
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.errors import ChildAway, ChildFailed, StoreError
 from monitor.faultpoints import point
-from monitor.helpers import DetectorSpec, ScoreAnswer, ScoreRequest
+from monitor.helpers import ScoreAnswer, ScoreRequest
+from monitor.inputs import inputs
 from monitor.metrics import Metrics, exemplar
-from monitor.reader import Reader
+from monitor.rowchecks import RowCheck, row_checks
 from monitor.store import Store
 from monitor.transaction import Transaction
 
 IDLE_SECONDS = 0.2
 RETRY_SECONDS = 1.0
-
-
-class RowCheck:
-    """A row detector as configured on a model. Checks that differ only in threshold share one."""
-
-    def __init__(self, name: str, config: Any) -> None:
-        detector = registry.load(name)
-        assert registry.is_row(detector)
-        self.spec = DetectorSpec(name, orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode())
-        self.name = detector.name
-        self.version = detector.version
-        self.hash = settings_hash(detector, config)
-        self.flag = detector.flag
-        self.worse = detector.worse
-
-    def flagged(self, value: float) -> bool:
-        return value >= self.flag if self.worse == "higher" else value <= self.flag
-
-
-def row_checks(config: Config) -> dict[str, list[RowCheck]]:
-    """By model, each (detector, settings) once."""
-    found: dict[str, dict[str, RowCheck]] = {}
-    for check in config.checks:
-        if registry.is_row(registry.load(check.detector)):
-            one = RowCheck(check.detector, check.settings)
-            found.setdefault(check.model, {})[one.hash] = one
-    return {model: list(checks.values()) for model, checks in found.items()}
 
 
 class Scoring:
@@ -261,71 +234,6 @@ def _finish(transaction: Transaction, model: str, work: Sequence[Mapping[str, An
             f"DELETE FROM work WHERE model = ? AND record_id IN ({marks})", [model, *(w["record_id"] for w in work)]
         )
     return len(work)
-
-
-def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the detectors read, in the order of `work`; passages in the order they came."""
-    seqs = [w["seq"] for w in work]
-    marks = ", ".join(str(int(s)) for s in seqs)
-    # The last row before the first wanted one lies in an earlier segment, which need not be opened.
-    generations = {
-        row["seq"]: row
-        for row in reader.query(
-            "SELECT seq, record_id, event_time, received_at, trace_id, trace_hash, question, system, response "
-            f"FROM {reader.source('generations', model, after_seq=min(seqs) - 1)} WHERE seq IN ({marks})"
-        )
-    }
-    _fill(reader, model, list(generations.values()))
-    contexts: dict[str, list[dict[str, Any]]] = {}
-    if firsts := [w["contexts_from"] for w in work if w["contexts_from"] is not None]:
-        ids = [w["record_id"] for w in work]
-        slots = ", ".join("?" * len(ids))
-        for row in reader.query(
-            "SELECT seq, record_id, revision, text, retrieval_id "
-            f"FROM {reader.source('contexts', model, after_seq=min(firsts) - 1)} WHERE record_id IN ({slots}) ORDER BY seq",
-            ids,
-        ):
-            contexts.setdefault(row["record_id"], []).append(row)
-    rows = []
-    for one in work:
-        row = generations[one["seq"]]
-        passages = in_force(contexts.get(one["record_id"], []), one["revision"])
-        rows.append(
-            {
-                **{name: value for name, value in row.items() if name != "trace_hash"},
-                "revision": one["revision"],
-                "contexts": [c["text"] for c in passages],
-                "context_seqs": [c["seq"] for c in passages],
-            }
-        )
-    return rows
-
-
-def in_force(passages: Sequence[Mapping[str, Any]], revision: int) -> list[Mapping[str, Any]]:
-    """Those of one generation that count at an input revision: what its sender gave, else what was joined to it last."""
-    here = [p for p in passages if p["revision"] <= revision]
-    if given := [p for p in here if p["retrieval_id"] is None]:
-        return given
-    latest = max((p["revision"] for p in here), default=0)
-    return [p for p in here if p["revision"] == latest]
-
-
-def _fill(reader: Reader, model: str, generations: Sequence[dict[str, Any]]) -> None:
-    """Put in the texts that came as log records. What the span says itself stands."""
-    lacking = {
-        row["record_id"]: row
-        for row in generations
-        if row["trace_hash"] is not None and (row["question"] is None or row["response"] is None)
-    }
-    if not lacking:
-        return
-    places = reader.places("traces", "contents", model, [row["trace_hash"] for row in lacking.values()])
-    marks = ", ".join("?" * len(lacking))
-    names = ("question", "system", "response")
-    contents = f"{reader.source('contents', model, places=places)} WHERE record_id IN ({marks})"
-    for texts in reader.query(said.in_logs(contents, names), list(lacking)):
-        row = lacking[texts["record_id"]]
-        row.update({name: texts[name] for name in names if row[name] is None})
 
 
 def _append(

@@ -18,8 +18,8 @@ import pytest
 from monitor import faultpoints, segments
 from monitor.compaction import Compactor
 from monitor.errors import StoreError
+from monitor.inputs import inputs
 from monitor.keys import hash64
-from monitor.scoring import inputs
 from monitor.segments import Sealer
 from tests.monitor.support import NOON, World, append_labels, contexts, generation, label, prediction, sample, wait_for
 

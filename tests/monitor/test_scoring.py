@@ -13,7 +13,8 @@ import pytest
 from monitor.child import Child
 from monitor.config import Check
 from monitor.errors import ChildAway, ChildFailed, StoreUnavailable
-from monitor.scoring import Scoring, row_checks
+from monitor.rowchecks import row_checks
+from monitor.scoring import Scoring
 from tests.monitor.support import NOON, World, check, contexts, generation, sample, wait_for
 
 BARENESS = check("bare", "Bareness", model="bot", threshold={"upper": 0.5})

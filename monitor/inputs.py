@@ -1,0 +1,74 @@
+"""What row detectors read of an answer: its texts and the passages in force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monitor import said
+from monitor.reader import Reader
+
+
+def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the detectors read, in the order of `work`; passages in the order they came."""
+    seqs = [w["seq"] for w in work]
+    marks = ", ".join(str(int(s)) for s in seqs)
+    # The last row before the first wanted one lies in an earlier segment, which need not be opened.
+    generations = {
+        row["seq"]: row
+        for row in reader.query(
+            "SELECT seq, record_id, event_time, received_at, trace_id, trace_hash, question, system, response "
+            f"FROM {reader.source('generations', model, after_seq=min(seqs) - 1)} WHERE seq IN ({marks})"
+        )
+    }
+    _fill(reader, model, list(generations.values()))
+    contexts: dict[str, list[dict[str, Any]]] = {}
+    if firsts := [w["contexts_from"] for w in work if w["contexts_from"] is not None]:
+        ids = [w["record_id"] for w in work]
+        slots = ", ".join("?" * len(ids))
+        for row in reader.query(
+            "SELECT seq, record_id, revision, text, retrieval_id "
+            f"FROM {reader.source('contexts', model, after_seq=min(firsts) - 1)} WHERE record_id IN ({slots}) ORDER BY seq",
+            ids,
+        ):
+            contexts.setdefault(row["record_id"], []).append(row)
+    rows = []
+    for one in work:
+        row = generations[one["seq"]]
+        passages = in_force(contexts.get(one["record_id"], []), one["revision"])
+        rows.append(
+            {
+                **{name: value for name, value in row.items() if name != "trace_hash"},
+                "revision": one["revision"],
+                "contexts": [c["text"] for c in passages],
+                "context_seqs": [c["seq"] for c in passages],
+            }
+        )
+    return rows
+
+
+def in_force(passages: Sequence[Mapping[str, Any]], revision: int) -> list[Mapping[str, Any]]:
+    """Those of one generation that count at an input revision: what its sender gave, else what was joined to it last."""
+    here = [p for p in passages if p["revision"] <= revision]
+    if given := [p for p in here if p["retrieval_id"] is None]:
+        return given
+    latest = max((p["revision"] for p in here), default=0)
+    return [p for p in here if p["revision"] == latest]
+
+
+def _fill(reader: Reader, model: str, generations: Sequence[dict[str, Any]]) -> None:
+    """Put in the texts that came as log records. What the span says itself stands."""
+    lacking = {
+        row["record_id"]: row
+        for row in generations
+        if row["trace_hash"] is not None and (row["question"] is None or row["response"] is None)
+    }
+    if not lacking:
+        return
+    places = reader.places("traces", "contents", model, [row["trace_hash"] for row in lacking.values()])
+    marks = ", ".join("?" * len(lacking))
+    names = ("question", "system", "response")
+    contents = f"{reader.source('contents', model, places=places)} WHERE record_id IN ({marks})"
+    for texts in reader.query(said.in_logs(contents, names), list(lacking)):
+        row = lacking[texts["record_id"]]
+        row.update({name: texts[name] for name in names if row[name] is None})

@@ -1,0 +1,39 @@
+"""Row detectors as checks configure them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from detectors import registry
+from detectors.contract import settings_hash
+from monitor.config import Config
+from monitor.helpers import DetectorSpec
+
+
+class RowCheck:
+    """A row detector as configured on a model. Checks that differ only in threshold share one."""
+
+    def __init__(self, name: str, config: Any) -> None:
+        detector = registry.load(name)
+        assert registry.is_row(detector)
+        self.spec = DetectorSpec(name, orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode())
+        self.name = detector.name
+        self.version = detector.version
+        self.hash = settings_hash(detector, config)
+        self.flag = detector.flag
+        self.worse = detector.worse
+
+    def flagged(self, value: float) -> bool:
+        return value >= self.flag if self.worse == "higher" else value <= self.flag
+
+
+def row_checks(config: Config) -> dict[str, list[RowCheck]]:
+    """By model, each (detector, settings) once."""
+    found: dict[str, dict[str, RowCheck]] = {}
+    for check in config.checks:
+        if registry.is_row(registry.load(check.detector)):
+            one = RowCheck(check.detector, check.settings)
+            found.setdefault(check.model, {})[one.hash] = one
+    return {model: list(checks.values()) for model, checks in found.items()}
