@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from monitor.errors import ConfigError, InboxFull, StoreUnavailable
 from monitor.sources import registry
-from monitor.sources.kafka import Fenced, KafkaConfig, KafkaSource
+from monitor.sources.kafka import Fenced, KafkaSource
+from monitor.sources.kafkaconfig import KafkaConfig
 from tests.monitor.kafkamock import MockKafka
 from tests.monitor.otlp import export, log_export
 from tests.monitor.support import Held, World, append_labels, prediction, sample, wait_for
