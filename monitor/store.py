@@ -27,7 +27,7 @@ from monitor.faultpoints import point
 from monitor.hashfile import Damaged, HashFile, KeyFile, UInt64Array
 from monitor.keys import NOWHERE, KeyIndex, PlaceIndex, Places
 from monitor.metrics import Metrics
-from monitor.reader import Reader
+from monitor.reader import Reader, literal
 from monitor.schema import KINDS, table_name
 from monitor.transaction import LogKey, Transaction
 
@@ -208,6 +208,11 @@ class Store:
         if made:
             self._metrics.index_rebuilds.labels(path.relative_to(self.root).parts[1]).inc()
         return made
+
+    def trim(self) -> None:
+        """Give back the memory that the engine keeps for itself after large work: hundreds of MB, which nobody else can have."""
+        with contextlib.suppress(duckdb.Error, StoreUnavailable), self.read() as reader:
+            reader.execute(f"SET GLOBAL memory_limit = {literal(self._config.memory_limit)}")  # flushes its allocator
 
     def oldest_look(self) -> float:
         """When, on the steady clock, the oldest look that still goes on began; now where there is none."""

@@ -169,10 +169,10 @@ class Dying(Sealer):
 
     step: str
 
-    def _copy(self, kind: str, rows: str, path: Path) -> Any:
+    def _copy(self, kind: str, rows: str, first: int, last: int, path: Path) -> Any:
         if self.step == "before the copy":
             raise Killed
-        found = super()._copy(kind, rows, path)
+        found = super()._copy(kind, rows, first, last, path)
         if self.step == "after the copy":
             raise Killed
         return found
