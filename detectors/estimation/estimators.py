@@ -17,6 +17,7 @@ from detectors.estimation.confidence_based import BinaryEstimator, MulticlassEst
 from detectors.estimation.direct_loss import LossEstimator, of_losses
 from detectors.labelled import Classes, class_probabilities
 from detectors.quality import BoolArray
+from detectors.quality.binary import pr_auc
 
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -113,6 +114,7 @@ class ForBinary:
         known = label.astype(np.float64)
         names = [m for m in confidence_based.METRICS if m != "business_value" or self._plan.values]
         found = {m: self._model.measure(m, prediction, score, known) for m in names}
+        found["pr_auc"] = pr_auc(label, score)  # of labels that are known, rows of one score are one step
         return {m: value for m, value in found.items() if value is not None}, len(label)
 
     def gap(self, window: Window, resamples: int) -> Gap:
@@ -178,6 +180,9 @@ class ForMulticlass:
         label, prediction, score, _ = self._labelled(window)
         names = [m for m in confidence_based.METRICS if m != "business_value" or self._plan.values]
         found = {m: self._model.measure(m, prediction, score, self._known(label)) for m in names}
+        areas = [pr_auc(label == c, score[:, c]) for c in range(len(self._classes))]
+        defined = [area for area in areas if area is not None]
+        found["pr_auc"] = float(np.mean(defined)) if len(defined) == len(areas) else None
         return {m: value for m, value in found.items() if value is not None}, len(label)
 
     def gap(self, window: Window, resamples: int) -> Gap:

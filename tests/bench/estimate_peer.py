@@ -28,6 +28,7 @@ DATA = Path(__file__).parents[1] / "data"
 CLASSES = ["highstreet_card", "prepaid_card", "upmarket_card"]
 BINARY = ["roc_auc", "f1", "precision", "recall", "specificity", "accuracy", "average_precision", "business_value"]
 NUMBERS = ["mae", "mape", "mse", "rmse"]
+TOLD = ("value", "sampling_error", "realized", "lower_threshold", "upper_threshold", "alert")
 VALUES = {2: [[1.0, -2.0], [-5.0, 3.0]], 3: [[2.0, -1.0, -3.0], [-1.0, 1.0, -2.0], [-4.0, -2.0, 5.0]]}
 
 
@@ -131,10 +132,7 @@ def main(made_of: dict[str, dict[str, Any]], folder: Path | None) -> dict[str, A
             "chunks": [
                 [int(a), int(b) + 1] for a, b in zip(*(found["chunk"][end] for end in ("start_index", "end_index")), strict=True)
             ],
-            "metrics": {
-                metric: {key: [float(v) for v in column[key]] for key in ("value", "sampling_error", "realized")}
-                for metric, column in columns.items()
-            },
+            "metrics": {metric: {key: [float(v) for v in column[key]] for key in TOLD} for metric, column in columns.items()},
         }
     return {"version": nml.__version__, "sets": told}
 
