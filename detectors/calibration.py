@@ -12,7 +12,7 @@ Nothing here draws from a clock or a global generator: equal references, sizes a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -198,7 +198,7 @@ def plan(rows: int, window_rows: int, block_rows: int | None, resamples: int, se
     return Plan(rows, size // length, length, resamples, seed)
 
 
-def dependence(columns: Sequence[FloatArray]) -> int | None:
+def dependence(columns: Iterable[FloatArray]) -> int | None:
     """Over how many rows the columns of a reference depend on themselves: the longest block length that one of them asks for;
     1 where there is no autocorrelation. None where one's autocorrelation does not end within a twentieth of the rows.
 
@@ -273,7 +273,7 @@ class Column:
         assert self.codes is not None
         return self.cells.count(self.codes)
 
-    @cached_property
+    @property
     def signal(self) -> FloatArray:
         """The reference as numbers in time: its cells, or how frequent each category is; the mean of a block."""
         assert self.cells.reference is not None

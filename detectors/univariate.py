@@ -391,7 +391,7 @@ class Columns:
     def _dependence(self, about: bytes, columns: Mapping[str, Column]) -> int | None:
         # Kept beside the calibrations: it takes a Fourier transform of every column.
         if (lengths := self._lengths).get(about, 0) == 0:
-            found = calibration.dependence([column.signal for column in columns.values()])
+            found = calibration.dependence(column.signal for column in columns.values())
             self._lengths = {**(lengths if len(lengths) < KEPT else {}), about: found}
             return found
         return lengths[about]
