@@ -28,6 +28,7 @@ SHIPPED = {
     "probability_calibration": "detectors.probability_calibration:ProbabilityCalibration",
     "score_drift": "detectors.score_drift:ScoreDrift",
     "stream_drift": "detectors.stream_drift:StreamDrift",
+    "toxicity": "detectors.toxicity:Toxicity",
 }
 GROUP = "modelwatch.detectors"
 

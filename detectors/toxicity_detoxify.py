@@ -56,7 +56,7 @@ class Detoxify:
     Raises: ModelMissing or ModelUnfit, on construction.
     """
 
-    window_chars: int
+    window_chars: tuple[int, int]
     labels: tuple[str, ...]
 
     def __init__(self, folder: Path, device: str, label: str) -> None:
@@ -65,7 +65,8 @@ class Detoxify:
         self._model = Classifier(folder, device)
         self._batches = Batches(self._model, None)
         self.labels = self._model.labels
-        self.window_chars = TOKEN_CHARS * self._model.limit
+        size = TOKEN_CHARS * self._model.limit
+        self.window_chars = (size, size)  # as much at once as it reads, since it understands more than a sentence
         if label not in self.labels:
             raise ModelUnfit(f"{folder}: label {label!r} is none of this checkpoint's; there are {', '.join(self.labels)}")
         self._label = self.labels.index(label)

@@ -56,7 +56,7 @@ def plain(text: str) -> str:
     lowered = unicodedata.normalize("NFKC", text).lower()
     if not lowered.isascii():
         lowered = "".join(c if c.isalnum() else sign(c) for c in lowered)
-    lowered = MENTION.sub("@user", LINK.sub("link", lowered))
+    lowered = MENTION.sub("user", LINK.sub("link", lowered))
     lowered = SPACED.sub(lambda m: m[0].replace(m[2], ""), lowered)
     lowered = LEET_WORD.sub(lambda m: m[0].translate(LEET) if MIXED.search(m[0]) else m[0], lowered)
     lowered = STRETCHED.sub(r"\1\1", lowered)

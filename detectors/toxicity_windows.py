@@ -1,4 +1,4 @@
-"""A text cut into windows of a few sentences, so that one bad sentence in a long answer is not averaged away."""
+"""A text cut into windows of a sentence or a few, so that one bad sentence in a long answer is not averaged away."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Window(NamedTuple):
     end: int
 
 
-def windows(text: str, size: int, most: int) -> list[Window]:
-    """Whole sentences together while they fit into `size` characters; a longer sentence is cut, at a space where there is one.
+def windows(text: str, size: int, most: int, *, least: int) -> list[Window]:
+    """Sentences; short ones together until they have `least` characters, long ones cut at `size`, at a space where there is one.
 
     The first `most` of them; ask for one more to see whether there are more.
 
-    >>> [tuple(w) for w in windows("One. Two! A third one?", 12, 9)]
+    >>> [tuple(w) for w in windows("One. Two! A third one?", 12, 9, least=6)]
     [(0, 9), (10, 22)]
-    >>> windows(" ", 10, 9)
+    >>> windows(" ", 12, 9, least=6)
     []
     """
     found: list[Window] = []
     start = end = 0
     for sentence in SENTENCE.finditer(text):
-        if sentence.end() - start > size and end > start:
+        if end > start and (end - start >= least or sentence.end() - start > size):
             _add(found, text, start, end, size)
             start = end
         end = sentence.end()

@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from detectors import registry
-from detectors.contract import Outcome, RowDetector, Score
+from detectors.contract import DetectorConfig, Outcome, RowDetector, Score
 from detectors.evaluation import FIGURES, Evaluation, Figure, Measured, NotMeasurable, evaluate
+from monitor import configfile, models
+from monitor.config import Config
 from monitor.errors import ModelwatchError
 from monitor.helpers import DetectorSpec, ScoreAnswer, ScoreRequest, scorer
 from monitor.records import Reject
@@ -91,21 +93,17 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     detector, settings, flag = chosen(arguments.detector, arguments.settings, arguments.flag)
+    config = configfile.load(arguments.config) if arguments.config else Config()
+    settings = models.by_name(settings, config.store.path)
+    if unfit := [f"--settings: {line}" for line in models.unfit(detector, settings)]:
+        raise NotEvaluated("\n".join(unfit))
     rows = read_rows(arguments.dataset, mapping(arguments.map), arguments.group, detector.inputs, arguments.limit)
-    spec = DetectorSpec(arguments.detector, settings)
-    ask = scorer(_setup(arguments.config))
+    spec = DetectorSpec(arguments.detector, settings.model_dump_json())
+    ask = scorer(config.encoder.model_dump(mode="json"))
     progress = sys.stderr if sys.stderr.isatty() else None
     result = measure(detector, spec, rows, ask, flag=flag, resamples=arguments.resamples, progress=progress)
     print(json.dumps(as_json(result), indent=1) if arguments.json else report(result))
     return 0
-
-
-def _setup(config: Path | None) -> Mapping[str, Any]:
-    from monitor import configfile
-    from monitor.config import Config
-
-    found = configfile.load(config) if config else Config()
-    return found.encoder.model_dump(mode="json")
 
 
 def _positive(text: str) -> int:
@@ -117,8 +115,8 @@ def _positive(text: str) -> int:
 # --- what is asked for -----------------------------------------------------------------------------------------------
 
 
-def chosen(name: str, settings: str, flag: float | None) -> tuple[type[RowDetector], str, float]:
-    """The detector, its settings in full as JSON, and its flag.
+def chosen(name: str, settings: str, flag: float | None) -> tuple[type[RowDetector], DetectorConfig, float]:
+    """The detector, its settings and its flag.
 
     Raises:
         NotEvaluated: there is no such row detector, or these are no settings of it.
@@ -136,7 +134,7 @@ def chosen(name: str, settings: str, flag: float | None) -> tuple[type[RowDetect
     except ValidationError as exc:
         lines = [f"--settings: {'.'.join(map(str, e['loc'])) or name}: {e['msg']}" for e in exc.errors()]
         raise NotEvaluated("\n".join(lines)) from exc
-    return found, config.model_dump_json(), found.flag if flag is None else flag
+    return found, config, found.flag if flag is None else flag
 
 
 def mapping(text: str) -> dict[str, str]:

@@ -228,19 +228,20 @@ def _sync(folder: Path) -> None:
 def in_config(config: Config, store: Path) -> Config:
     """With the folders of placed models where `encoder.path` or a check's settings give their names."""
     checks = tuple(_checked(check, store) for check in config.checks)
-    return config.model_copy(update={"encoder": _named(config.encoder, store), "checks": checks})
+    return config.model_copy(update={"encoder": by_name(config.encoder, store), "checks": checks})
 
 
 def in_sound(sound: Sound, store: Path) -> Sound:
     checks = {i: _checked(check, store) for i, check in sound.checks.items()}
-    return replace(sound, encoder=sound.encoder and _named(sound.encoder, store), checks=checks)
+    return replace(sound, encoder=sound.encoder and by_name(sound.encoder, store), checks=checks)
 
 
 def _checked(check: Check, store: Path) -> Check:
-    return check.model_copy(update={"settings": _named(check.settings, store)})
+    return check.model_copy(update={"settings": by_name(check.settings, store)})
 
 
-def _named(section: Any, store: Path) -> Any:
+def by_name(section: Any, store: Path) -> Any:
+    """The section, or settings, with the folders of placed models in the place of their names."""
     found = {key: folder for key, path in _paths(section) if (folder := placed(store, path))}
     return section.model_copy(update=found) if found else section
 
@@ -254,18 +255,22 @@ def anchored(settings: Any, folder: Path) -> Any:
 def problems(checks: Mapping[int, Check], folder: Path) -> Iterator[str]:
     """What is wrong with the files that settings name, each as `path.to.key: what is wrong; what to do`. Quick."""
     for i, check in checks.items():
-        for key, path in _paths(check.settings):
-            place = f"checks.{i}.settings.{key}"
-            if not (folder / path).exists():
-                yield (
-                    f"{place}: there is no {folder / path}, and no model of that name was placed; place one with `modelwatch "
-                    "models add` (`modelwatch models how` prints how to get one; nothing is downloaded), or correct the path"
-                )
-                continue
-            look = getattr(registry.load(check.detector), "problem", None)
-            wrong = changed(folder / path) or (look(anchored(check.settings, folder)) if callable(look) else None)
-            if wrong:
-                yield f"{place}: {wrong}"
+        for line in unfit(registry.load(check.detector), anchored(check.settings, folder)):
+            yield f"checks.{i}.settings.{line}"
+
+
+def unfit(detector: type, settings: Any) -> Iterator[str]:
+    """The same of one detector's settings, as `key: what is wrong; what to do`."""
+    for key, path in _paths(settings):
+        if not path.exists():
+            yield (
+                f"{key}: there is no {path}, and no model of that name was placed; place one with `modelwatch models add` "
+                "(`modelwatch models how` prints how to get one; nothing is downloaded), or correct the path"
+            )
+            continue
+        look = getattr(detector, "problem", None)
+        if wrong := changed(path) or (look(settings) if callable(look) else None):
+            yield f"{key}: {wrong}"
 
 
 def _paths(section: Any) -> Iterator[tuple[str, Path]]:

@@ -100,8 +100,8 @@ def test_the_worst_window_of_a_long_answer_counts(checkpoint: Path) -> None:
     text = "what a lovely friend. " * 30 + "you are a stupid one. " + "this is nice. " * 30
     detector = toxicity(checkpoint)
     [found] = detector.score([row(text)])
-    size = Detoxify(checkpoint, "cpu", "toxicity").window_chars
-    alone = [score.value for score in detector.score([row(text[a:b]) for a, b in windows(text, size, 99)])]
+    least, size = Detoxify(checkpoint, "cpu", "toxicity").window_chars
+    alone = [score.value for score in detector.score([row(text[a:b]) for a, b in windows(text, size, 99, least=least)])]
     assert found.value == pytest.approx(max(value for value in alone if value is not None), abs=1e-6)
     assert found.detail["windows"] == len(alone) > 5
     start, end = found.detail["span"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,18 @@ VOCABULARY = [
 def make(folder: Path, kind: str = "Bert", classes: tuple[str, ...] = LABELS, numbers: int | None = None) -> Path:
     """Folder with `tiny.ckpt`, `config.json` and a tokenizer. `numbers`: outputs of the network, where more than classes."""
     import torch
-    import transformers
 
-    library: Any = transformers
+    # By name: not everything in it is known to the type checker.
+    transformers = importlib.import_module("transformers")
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    config = library.BertConfig(
+    config = transformers.BertConfig(
         vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=64, num_labels=numbers or len(classes), initializer_range=0.2,
     )  # fmt: skip
-    model: Any = transformers.BertForSequenceClassification(config)
+    model = transformers.BertForSequenceClassification(config)
     teach(model, transformers.BertTokenizer.from_pretrained(folder))
     (folder / "config.json").write_text(json.dumps({**config.to_dict(), "model_type": "bert"}), encoding="utf-8")
     settings = {
@@ -71,7 +72,6 @@ def teach(model: Any, tokenizer: Any) -> None:
     torch.set_num_threads(1)  # on a busy machine more of them wait for each other
     for _ in range(80):
         optimiser.zero_grad()
-        loss: Any = torch.nn.functional.binary_cross_entropy_with_logits(model(**batch)[0], target)
-        loss.backward()
+        torch.autograd.backward(torch.nn.functional.binary_cross_entropy_with_logits(model(**batch)[0], target))
         optimiser.step()
     torch.set_num_threads(threads)

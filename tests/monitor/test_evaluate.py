@@ -16,7 +16,9 @@ from sklearn.metrics import roc_auc_score
 
 from detectors.contract import DetectorConfig, Row, Score, Worse
 from monitor.evaluate import NotEvaluated, mapping, read_rows
+from tests.detectors import tinydetoxify
 from tests.monitor.test_cli import run
+from tests.monitor.test_models import add
 
 BOTH = frozenset({"question", "response"})
 
@@ -227,3 +229,20 @@ def test_a_group_of_too_many_values_is_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "r.jsonl", [{"text": "a", "label": 0, "id": i} for i in range(101)])
     with pytest.raises(NotEvaluated, match="101 values; 100 is the limit"):
         read_rows(path, {}, "id", BOTH, None)
+
+
+def test_a_checkpoint_is_found_by_its_name_or_missed_before_anything_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(tmp_path / "data", tinydetoxify.make(tmp_path / "downloaded"))
+    config = tmp_path / "modelwatch.yaml"
+    config.write_text("store: {path: data}\n")
+    words = [(word, int(word in tinydetoxify.RUDE)) for word in (*tinydetoxify.RUDE, *tinydetoxify.KIND)]
+    path = jsonl(tmp_path / "rows.jsonl", [{"comment": f"this is {word}", "toxic": label} for word, label in words])
+    arguments = ("--detector", "detectors.toxicity:Toxicity", "--dataset", path, "--map", "text=comment,label=toxic")
+    settings = ("--settings", '{"backend": "detoxify", "checkpoint": "tiny", "device": "cpu"}')
+    assert run("evaluate", *arguments, *settings, "--config", config, "--json", "--resamples", 20) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["all"]["auroc"]["value"] == 1.0
+    assert result["stages"] == {"detoxify": 1.0}
+    assert "--settings: checkpoint: there is no tiny, and no model of that name" in refused(capsys, *arguments, *settings)

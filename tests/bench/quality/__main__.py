@@ -1,6 +1,6 @@
 """`python -m tests.bench.quality [NAME ...] --data DIR`: how good detectors and masking are on labelled rows they have not seen.
 
-DIR holds folders `faithfulness` and `pii` with dev.jsonl.gz, and `tabular_employment`. Every figure of a detector of texts has a
+DIR holds folders `faithfulness`, `toxicity` and `pii` with dev.jsonl.gz, and `tabular_employment`. Every figure of a detector of texts has a
 bootstrap interval over groups. Pooled AUROC rewards guessing the source, so what counts is the mean within sources.
 """
 
@@ -22,7 +22,7 @@ from detectors.support import FEATURES
 from detectors.training.faithfulness import cascaded, staged
 from detectors.training.figures import calibration_error, figures
 from detectors.training.table import tabulate
-from tests.bench.quality import fairness, false_alarms, masking
+from tests.bench.quality import fairness, false_alarms, masking, toxicity
 from tests.bench.results import replaced
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
@@ -83,6 +83,7 @@ def _row(name: str, one: dict[str, Any], sources: Sequence[str]) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "faithfulness": ("faithfulness", faithfulness),
+    "toxicity": ("toxicity", toxicity.section),
     "masking": ("pii", masking.section),
     "fairness": ("tabular_employment", fairness.section),
     "false_alarms": ("tabular_employment", false_alarms.section),
