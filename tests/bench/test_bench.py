@@ -31,6 +31,7 @@ EXPECTED = {
     },
     "start": {"start to ready", "resident: owner", "resident: scorer", "resident: worker"},
     "scrape": {"one scrape of 20 checks, OpenMetrics"},
+    "checks": {"10 checks due at once, 200 rows each: all read", "- the same, to that with nothing due"},
 }
 
 
