@@ -64,17 +64,14 @@ def over_time(parent: Element, found: Series, title: str, told: str) -> None:
     svg = _svg(parent, title, told)
     values = [v for side in (found.estimate, found.lower, found.upper, found.realised, found.reference) for v in side]
     known = [v for v in (*values, *found.thresholds) if v is not None and math.isfinite(v)]
-    if not known:
-        return
+    if not known or not math.isfinite(max(known) - min(known)):
+        return  # nothing to see, or nothing that fits on a page
     low, high = min(known), max(known)
     room = (high - low) * 0.06 or abs(high) * 0.06 or 1.0
     before, size = len(found.reference), len(found.names)
     y = _scale((low - room, high + room), (HEIGHT - BOTTOM, TOP))
     x = _scale((-0.5, before + size - 0.5), (LEFT, WIDTH - RIGHT))
     _y_axis(svg, ticks(low, high), y)
-    for threshold in found.thresholds:
-        if threshold is not None:
-            add(svg, "line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y(threshold):.1f}", y2=f"{y(threshold):.1f}", class_="threshold")
     if before:
         border = f"{x(before - 0.5):.1f}"
         add(svg, "line", x1=border, x2=border, y1=TOP, y2=HEIGHT - BOTTOM, class_="axis")
@@ -84,6 +81,9 @@ def over_time(parent: Element, found: Series, title: str, told: str) -> None:
     for run in _runs(list(zip(places, found.lower, found.upper, strict=True))):
         points = [(at, y(upper)) for at, _, upper in run] + [(at, y(lower)) for at, lower, _ in reversed(run)]
         add(svg, "polygon", points=_points(points), class_="band")
+    for threshold in found.thresholds:
+        if threshold is not None:
+            add(svg, "line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y(threshold):.1f}", y2=f"{y(threshold):.1f}", class_="threshold")
     _line(svg, list(zip(places, found.estimate, strict=True)), y, "estimate")
     _line(svg, list(zip(places, found.realised, strict=True)), y, "realised")
     for i, at in enumerate(places):
@@ -104,7 +104,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     >>> ticks(0.0, 0.93), ticks(-20.0, 150.0, 4)
     ([0.0, 0.2, 0.4, 0.6, 0.8], [0.0, 50.0, 100.0, 150.0])
     """
-    if not high > low:
+    if not high - low > 1e-300:
         return [low]
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ from detectors.chunks import Chunking, Times
 from detectors.contract import ColumnKind, Frame, NotEvaluable, Outcome
 from detectors.estimates import SHOWN, thresholds
 from detectors.performance_estimate import PerformanceEstimate
+from detectors.report.charts import Series, over_time
+from detectors.report.markup import written
 from detectors.roles import RoleUnknown
 from detectors.tables import table_of
 from tests.detectors.samples import employment
@@ -446,3 +449,13 @@ def test_a_page_shows_each_metric_and_runs_nothing() -> None:
     assert len(page) < 60_000
     shown = detectors.estimate(reference, now, task="binary", chunk_size=200)._repr_html_()
     assert shown.startswith('<iframe sandbox=""')
+
+
+@pytest.mark.parametrize("values", ([1e308, -1e308], [5e-324, 0.0], [0.5, 0.5], [None, None], [1e-12, 2e-12]))
+def test_a_plot_of_any_values_is_drawn_or_left_empty(values: list[float | None]) -> None:
+    names, alerts = ["a", "b"], [True, False]
+    found = Series(names, values, values, values, values, alerts, [], (None, 1.0))
+    parent = Element("figure")
+    over_time(parent, found, "metric", "told")
+    assert "nan" not in written(parent)
+    assert "inf" not in written(parent)
