@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence, Sized
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,37 +17,41 @@ class OutOfDeviceMemory(RuntimeError):
     """The device has no room for this batch; a smaller one may fit."""
 
 
-class Model(Protocol):
-    """What batching needs of a loaded model: `width` numbers for each input."""
+Input = TypeVar("Input")
+Tokens = TypeVar("Tokens", bound=Sized)
+
+
+class Model(Protocol[Input, Tokens]):
+    """What batching needs of a loaded model: `width` numbers for each input, which is a text or a pair of them."""
 
     width: int
     device: str
 
-    def tokenize(self, texts: list[str]) -> list[list[int]]:
-        """The tokens of each text, cut to what the model reads; none is without any."""
+    def tokenize(self, texts: list[Input]) -> list[Tokens]:
+        """The tokens of each input, cut to what the model reads; none is without any."""
         ...
 
-    def compute(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+    def compute(self, tokens: list[Tokens]) -> NDArray[np.float32]:
         """float32 (len(tokens), width). Raises `OutOfDeviceMemory`."""
         ...
 
     def to_cpu(self) -> None: ...
 
 
-class Batches:
+class Batches(Generic[Input, Tokens]):
     """Runs a model over any number of texts. One thread at a time.
 
     Where the device has no memory for a batch it is halved; where it has none for a single text the model moves to the CPU
     for good and `fallback_active` is True. `out_of_memory` counts how often there was none.
     """
 
-    def __init__(self, model: Model, batch_tokens: int | None) -> None:
+    def __init__(self, model: Model[Input, Tokens], batch_tokens: int | None) -> None:
         self.model = model
         self.fallback_active = False
         self.out_of_memory = 0
         self._batch_tokens = batch_tokens
 
-    def run(self, texts: list[str]) -> NDArray[np.float32]:
+    def run(self, texts: list[Input]) -> NDArray[np.float32]:
         out = np.empty((len(texts), self.model.width), dtype=np.float32)
         if texts:
             tokens = self.model.tokenize(texts)
@@ -56,7 +60,7 @@ class Batches:
                 out[batch] = self._compute([tokens[i] for i in batch])
         return out
 
-    def _compute(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+    def _compute(self, tokens: list[Tokens]) -> NDArray[np.float32]:
         try:
             return self.model.compute(tokens)
         except OutOfDeviceMemory:

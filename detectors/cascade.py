@@ -40,7 +40,7 @@ NOWHERE = Band(1.0, -1.0)
 EVERYWHERE = Band(float("-inf"), float("inf"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: `Stage[A, B](...)` cannot be written with them in Python 3.11
 class Stage(Generic[T, R]):
     """One look. `judge` gives a result for each item, in order, and must give an item alone what it gives it among others."""
 

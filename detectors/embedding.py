@@ -31,6 +31,7 @@ __all__ = [
     "find_model",
 ]
 
+TextModel = Model[str, list[int]]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -66,13 +67,13 @@ class SentenceEncoder:
     dimension: int
 
     def __init__(
-        self, config: EncoderConfig | None = None, *, load: Callable[[Path, EncoderConfig], Model] | None = None
+        self, config: EncoderConfig | None = None, *, load: Callable[[Path, EncoderConfig], TextModel] | None = None
     ) -> None:
         """`load` opens the model at a path: a sentence-transformers model unless told otherwise."""
         self.config = config or EncoderConfig()
         path = find_model(self.config.path)
         self.name = path.name if self.config.path else DEFAULT_NAME
-        self.model = (load or LocalSentenceTransformer)(path, self.config)
+        self.model: TextModel = (load or LocalSentenceTransformer)(path, self.config)
         self.dimension = self.model.width
         self._batches = Batches(self.model, self.config.batch_tokens)
         self._cache = VectorCache(self.dimension, self.config.cache_bytes)

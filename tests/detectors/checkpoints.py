@@ -47,3 +47,18 @@ def encoder(folder: Path, kind: str) -> Path:
     width = module.get_embedding_dimension()
     SentenceTransformer(modules=[module, Pooling(width)], device="cpu").save(str(folder))
     return folder
+
+
+def classifier(folder: Path, kind: str, labels: int) -> Path:
+    """A sequence classifier in `folder`, with MiniLM's tokenizer. Its head is not small, so that pairs differ."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    config = KINDS[kind]().config
+    config.num_labels = labels
+    torch.manual_seed(1)
+    auto: Any = AutoModelForSequenceClassification
+    auto.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(find_model(None)).save_pretrained(folder)
+    return folder

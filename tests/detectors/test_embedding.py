@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from detectors.batching import Model, OutOfDeviceMemory, batches
-from detectors.embedding import EncoderConfig, ModelMissing, ModelUnfit, SentenceEncoder, Vectors, find_model
+from detectors.batching import OutOfDeviceMemory, batches
+from detectors.embedding import EncoderConfig, ModelMissing, ModelUnfit, SentenceEncoder, TextModel, Vectors, find_model
 from detectors.static import StaticEncoder
 from detectors.vectors import OVERHEAD_BYTES
 from tests.detectors import checkpoints
@@ -50,7 +50,7 @@ class CountingModel:
         self.device = "cpu"
 
 
-def opened(model: CountingModel) -> Callable[[Path, EncoderConfig], Model]:
+def opened(model: CountingModel) -> Callable[[Path, EncoderConfig], TextModel]:
     return lambda path, config: model
 
 
