@@ -76,7 +76,7 @@ class CheckRunner:
         self._meter = Meter(check, model, references, worker, traffic)
         self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock, arrivals=arrivals)
         self._baseline = Baseline(check, self._meter)
-        self._reasons = Reasons(check, model, traffic)
+        self._reasons = Reasons(check, model, traffic, self._meter)
         self._explaining = explaining or threading.Lock()
         self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
@@ -185,7 +185,15 @@ class CheckRunner:
             before = one.judge.learned
             one.judge.learn(found[one.part.name])
             if one.judge.learned != before:
-                rows.append(one.threshold_row(self._baseline.definition(one.part), span))
+                row = one.threshold_row(self._baseline.definition(one.part), span)
+                rows.append(row)
+                told = {key: row[key] for key in ("windows", "lower", "upper", "achieved", "reason") if row[key] is not None}
+                log.info(
+                    "a threshold was learned" if one.judge.learned and one.judge.learned.ok else "too little to learn from",
+                    check=self.check.name,
+                    slice=one.part.name,
+                    **told,
+                )
         if rows:
             self._store.run(lambda t: _append(t, self.check.model, {"thresholds": rows}))
         self._unlearned.clear()

@@ -211,6 +211,30 @@ def test_answers_are_sliced_by_prompt_and_attribute(make_world: Callable[..., Wo
     assert [r["record_id"] for r in proof["worst_records"]] == ["g1", "g3", "g5", "g7"]
 
 
+def test_windows_of_answers_are_sliced_by_model_and_attribute_of_their_calls(make_world: Callable[..., World]) -> None:
+    by = [{"by": "llm_model"}, {"name": "gold", "where": {"attributes.tier": "gold", "environment": ["live", "beta"]}}]
+    tokens = check("tokens", model="bot", columns={"prediction": "output_tokens"}, threshold={"upper": 25}, slices=by)
+    world = make_world(checks=[tokens])
+    told = ((1, "a", 10, "gold", "live"), (2, "a", 20, "tin", "live"), (3, "b", 30, "gold", "test"), (4, "b", 40, "gold", "beta"))
+    for minute, llm, count, tier, where in told:
+        fields = {"llm_model": llm, "output_tokens": count, "tier": tier, "environment": where}
+        world.send("generations", generation(f"g{minute}", at(minute), **fields))
+    world.send("generations", generation("last", at(11), llm_model="a"))
+    world.settle(40)
+    world.look()
+    assert {part: slots[10] for part, slots in read(world, "tokens", "bot").items()} == {
+        "all": 25.0, "gold": 25.0, "llm_model=a": 15.0, "llm_model=b": 35.0,
+    }  # fmt: skip
+    assert fires(world, "tokens", "bot") == {"llm_model=b": [10]}
+    (proof,) = [json.loads(r["evidence"]) for r in world.rows("incidents", "bot")]
+    world.seal()
+    world.audit.refresh()
+    with duckdb.connect(str(world.store.root / "audit.duckdb"), read_only=True) as connection:
+        connection.execute(f"SET file_search_path = '{world.store.root}'")
+        found = connection.execute(f"SELECT record_id FROM ({proof['sql']}) ORDER BY 1").fetchall()
+    assert [r for (r,) in found] == ["g3", "g4"]
+
+
 def test_the_columns_that_tell_slices_apart_are_no_features(make_world: Callable[..., World]) -> None:
     by = [{"by": "model_version"}]
     world = make_world(checks=[check("shift", "Shift", reference={"trailing": "1h"}, slices=by)])
