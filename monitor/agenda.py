@@ -17,7 +17,7 @@ import pyarrow as pa
 from monitor.clock import MICROSECOND, Clock, floor_to
 from monitor.config import Check
 from monitor.keys import Places, hash64
-from monitor.reader import Reader
+from monitor.reader import Reader, literal
 from monitor.seasons import CHANGE, WEEK
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -160,9 +160,10 @@ class Agenda:
         self._store.run(keep)
 
     def _waited_for(self) -> str:
-        """SQL for what is not there yet of this model's answers: traces that are not settled and, for scores, work."""
+        """SQL for what is not there yet of this model's answers: traces that are not settled and, for scores, work. What was
+        put off, since it cannot be read, is not waited for."""
         tables = ["traces"] if "calls" in self._kinds or self._hashes else []
-        tables += ["work WHERE due_at IS NOT NULL"] if self._hashes else []
+        tables += [f"work WHERE due_at <= {literal(self._clock.now().isoformat())}::TIMESTAMPTZ"] if self._hashes else []
         return " UNION ALL ".join(f"SELECT event_time FROM (FROM {table}) WHERE model = $1" for table in tables)
 
     def _note(self, transaction: Transaction, slots: list[datetime], not_before: datetime | None = None) -> None:

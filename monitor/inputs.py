@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detectors.contract import NotEvaluable
 from monitor import said
+from monitor.keys import place_hash
 from monitor.reader import Reader
 
 
 def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the detectors read, in the order of `work`; passages in the order they came."""
+    """What the detectors read, in the order of `work`; passages in the order they came.
+
+    Raises:
+        NotEvaluable: rows_unavailable, when some of it lies in a damaged segment.
+    """
     seqs = [w["seq"] for w in work]
     marks = ", ".join(str(int(s)) for s in seqs)
     # The last row before the first wanted one lies in an earlier segment, which need not be opened.
@@ -26,22 +32,26 @@ def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> lis
     if firsts := [w["contexts_from"] for w in work if w["contexts_from"] is not None]:
         ids = [w["record_id"] for w in work]
         slots = ", ".join("?" * len(ids))
-        for row in reader.query(
-            "SELECT seq, record_id, revision, text, retrieval_id "
-            f"FROM {reader.source('contexts', model, after_seq=min(firsts) - 1)} WHERE record_id IN ({slots}) ORDER BY seq",
+        places = reader.places("records", "contexts", model, [place_hash(record_id) for record_id in ids])
+        with reader.whole():
+            passages = reader.source("contexts", model, after_seq=min(firsts) - 1, places=places)
+        for passage in reader.query(
+            f"SELECT seq, record_id, revision, text, retrieval_id FROM {passages} WHERE record_id IN ({slots}) ORDER BY seq",
             ids,
         ):
-            contexts.setdefault(row["record_id"], []).append(row)
+            contexts.setdefault(passage["record_id"], []).append(passage)
     rows = []
     for one in work:
-        row = generations[one["seq"]]
-        passages = in_force(contexts.get(one["record_id"], []), one["revision"])
+        row = generations.get(one["seq"])
+        if row is None:
+            raise NotEvaluable("rows_unavailable", f"{one['record_id']} lies in a segment that is damaged")
+        given = in_force(contexts.get(one["record_id"], []), one["revision"])
         rows.append(
             {
                 **{name: value for name, value in row.items() if name != "trace_hash"},
                 "revision": one["revision"],
-                "contexts": [c["text"] for c in passages],
-                "context_seqs": [c["seq"] for c in passages],
+                "contexts": [c["text"] for c in given],
+                "context_seqs": [c["seq"] for c in given],
             }
         )
     return rows

@@ -108,10 +108,12 @@ class Quarantine:
         self._tell()
 
     def _take_back(self, file: str, model: str) -> None:
-        """And have the windows read that could not be for want of its rows."""
+        """And have the windows read, and the answers scored, that could not be for want of its rows."""
 
         def keep(transaction: Transaction) -> None:
+            about = {"model": model, "now": transaction.now}
             transaction.execute("UPDATE manifest SET quarantined = NULL WHERE file = ?", [file])
+            transaction.execute("UPDATE work SET due_at = $now WHERE model = $model AND due_at > $now", about)
             readings = transaction.reader().source("readings", model)
             transaction.execute(
                 "INSERT INTO check_slots BY NAME SELECT DISTINCT $model || '/' || check_name AS check_name, slot, "
@@ -119,7 +121,7 @@ class Quarantine:
                 "(PARTITION BY check_name, slice, slot ORDER BY revision DESC) = 1) r "
                 "WHERE starts_with(reason, 'rows_unavailable') AND NOT EXISTS "
                 "(FROM check_slots s WHERE s.check_name = $model || '/' || r.check_name AND s.slot = r.slot)",
-                {"model": model, "now": transaction.now},
+                about,
             )
 
         self._store.run(keep)

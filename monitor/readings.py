@@ -358,6 +358,8 @@ class Flagged:
     def measure(self, part: Slice, *, apart: bool = False) -> Measured:
         try:
             with self._reader.whole():
+                # An answer that cannot be read has no score, and its window no number.
+                self._reader.source("generations", self._check.model, since=self._span[0], until=self._span[1])
                 return self._share(part)
         except NotEvaluable as exc:
             return Measured(Outcome.NOT_EVALUABLE, str(exc))

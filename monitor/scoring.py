@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
 import orjson
 
-from detectors.contract import Outcome, Score
+from detectors.contract import NotEvaluable, Outcome, Score
 from monitor import log
 from monitor.child import Child, Remote
 from monitor.clock import Clock
@@ -25,12 +25,14 @@ from monitor.faultpoints import point
 from monitor.helpers import ScoreAnswer, ScoreRequest
 from monitor.inputs import inputs
 from monitor.metrics import Metrics, exemplar
+from monitor.reader import Reader
 from monitor.rowchecks import RowCheck, row_checks
 from monitor.store import Store
 from monitor.transaction import Transaction
 
 IDLE_SECONDS = 0.2
 RETRY_SECONDS = 1.0
+AWAY_SECONDS = 3_600.0  # until an answer in a damaged segment is tried again, unless a whole copy is back before
 
 
 class Scoring:
@@ -109,13 +111,22 @@ class Scoring:
                 )
                 # One that may have killed the scorer is tried again by itself, so that it takes no other with it.
                 work = [w for w in work if w["attempts"]][:1] or work
-                rows = inputs(reader, model, work)
+                readable, rows, away = _readable(reader, model, work)
         if unscored:
             # All at once: one by one they would pile up, and those that wait for a score would wait behind them.
             marks = ", ".join("?" * len(unscored))
             self._store.run(lambda t: t.execute(f"DELETE FROM work WHERE due_at <= ? AND model IN ({marks})", [now, *unscored]))
             return sum(unscored.values())
-        return self._attempt(model, scored_by[model], work, rows)
+        if away:
+            # Scored without what cannot be read they would have a number for good, and waiting in front they would hold up all.
+            log.warning("answers in a damaged segment are scored later", model=model, records=len(away))
+            ids, later = [w["record_id"] for w in away], now + timedelta(seconds=AWAY_SECONDS)
+            marks = ", ".join("?" * len(ids))
+            where = f"model = ? AND record_id IN ({marks}) AND due_at IS NOT NULL"
+            self._store.run(lambda t: t.execute(f"UPDATE work SET due_at = ? WHERE {where}", [later, model, *ids]))
+        if not readable:
+            return len(away)
+        return self._attempt(model, scored_by[model], readable, rows)
 
     def _attempt(
         self, model: str, checks: Sequence[RowCheck], work: Sequence[Mapping[str, Any]], rows: Sequence[dict[str, Any]]
@@ -225,6 +236,24 @@ class Scoring:
         elif score.outcome is Outcome.FAILED:
             m.failures.labels(model, check.name, score.reason or "").inc()
             m.deadletters.labels("scoring_failed").inc()
+
+
+def _readable(
+    reader: Reader, model: str, work: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]], list[Mapping[str, Any]]]:
+    """What of the work can be read, with its rows, and what cannot for now."""
+    try:
+        return [*work], inputs(reader, model, work), []
+    except NotEvaluable:
+        if len(work) == 1:
+            return [], [], [*work]
+    found: list[Mapping[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    away: list[Mapping[str, Any]] = []
+    for one in work:
+        here, its_rows, not_here = _readable(reader, model, [one])
+        found, rows, away = [*found, *here], [*rows, *its_rows], [*away, *not_here]
+    return found, rows, away
 
 
 def _finish(transaction: Transaction, model: str, work: Sequence[Mapping[str, Any]]) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from monitor import faultpoints
 from monitor.quarantine import FOLDER, ROUND_SECONDS, Quarantine
-from tests.monitor.support import NOON, World, check, label, prediction, sample
+from tests.monitor.support import NOON, World, check, generation, label, prediction, sample
 
 Damage = Callable[[Path], object]
 
@@ -230,3 +230,39 @@ def test_labels_in_a_damaged_segment_matter_to_the_windows_they_belong_to(make_w
     readings = world.readings("labelled")
     assert readings[SLOT][0] == "not_evaluable"
     assert readings[NOON + timedelta(minutes=20)][0] != "not_evaluable"
+
+
+@pytest.mark.parametrize("kind", ("generations", "contexts"))
+def test_answers_in_a_damaged_segment_are_scored_once_it_is_back_and_hold_up_no_others(
+    make_world: Callable[..., World], kind: str
+) -> None:
+    world = make_world(checks=[check("bare", "Bareness", model="bot")])
+    world.clock.move(3_600)
+    world.send("generations", generation("lost", contexts=["a passage"]))
+    world.settle(40)
+    world.seal()
+    file = world.state("SELECT file FROM manifest WHERE kind = ?", kind)[0]["file"]
+    segment = world.store.root / file
+    whole = segment.read_bytes()
+    flip(segment)
+    look(world)
+    world.send("generations", generation("beside", contexts=["another"]))
+    world.settle(40)
+    world.score()
+    assert [(r["record_id"], r["value"]) for r in world.rows("scores", "bot")] == [("beside", 0.5)]
+    assert world.score() == 0, "it does not spin"
+    later = [generation(f"later {n}", NOON + timedelta(minutes=n), contexts=["more"]) for n in (15, 25)]
+    world.send("generations", *later)
+    world.settle(40)
+    world.score()
+    world.look()
+    if kind == "generations":
+        assert world.readings("bare", "bot")[SLOT][0] == "not_evaluable", "and not a number of the others"
+    assert world.readings("bare", "bot")[SLOT + timedelta(minutes=10)][0] == "ok", "later windows do not wait for it"
+    segment.write_bytes(whole)
+    look(world)
+    assert world.score() == 1
+    assert world.rows("scores", "bot", where="record_id = 'lost'")[0]["value"] == 0.5
+    world.look()
+    world.look()
+    assert world.readings("bare", "bot")[SLOT] == ("ok", 0.0, 2)
