@@ -28,6 +28,7 @@ BATCH = 2_000
 SENDERS = 4
 HOUR = timedelta(hours=1)
 PATIENCE_SECONDS = 600.0
+POLL_SECONDS = 0.5  # a look is a scrape, which costs the daemon something itself
 LOAD_RECORDS, LOAD_EVERY = 50, 0.1  # of the sender whose answers are timed
 
 
@@ -115,7 +116,7 @@ def measure(folder: Path, sizes: Sizes) -> Found:
             while (done := daemon.scrape().get("modelwatch_verdicts_total", 0.0)) < expected:
                 if time.monotonic() - started > PATIENCE_SECONDS:
                     raise RuntimeError(f"{done:.0f} of {expected} readings after {PATIENCE_SECONDS:.0f} s")
-                time.sleep(0.2)
+                time.sleep(POLL_SECONDS)
             return time.monotonic() - started
 
         hour(0)
