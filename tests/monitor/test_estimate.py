@@ -81,7 +81,8 @@ def test_times_of_a_file_are_the_zones_days(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_column_of_seconds_or_of_local_times_is_read_as_such(tmp_path: Path) -> None:
-    table = pd.DataFrame({"s": [1767225600.0, np.nan], "local": pd.to_datetime(pd.Series(["2026-01-01T00:00", None])), "x": ["a", "b"]})
+    local = pd.to_datetime(pd.Series(["2026-01-01T00:00", None]))
+    table = pd.DataFrame({"s": [1767225600.0, np.nan], "local": local, "x": ["a", "b"]})
     with Tables() as tables:
         opened = tables.open(str(written(tmp_path, "t.parquet", table)))
         for name, aware in (("s", True), ("local", False)):
