@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from monitor import slices
-from monitor.config import SliceConfig
+from monitor.config import Config, SliceConfig
 from monitor.slices import Condition, Slice, Slices
-from tests.monitor.support import NOON, World, check, generation, label, prediction, sample
+from tests.monitor.support import MODELS, NOON, World, check, generation, label, prediction, sample
 from tests.monitor.test_runner import DAWN, MINUTE, at, settle
 
 REGIONS = [{"name": "north", "where": {"region": ["NO", "SE"]}}, {"by": "region", "top": 2}]
@@ -246,6 +246,34 @@ def test_the_columns_that_tell_slices_apart_are_no_features(make_world: Callable
     parts = {json.dumps([p["name"] for p in json.loads(r["parts"])]) for r in world.rows("readings") if r["outcome"] == "ok"}
     assert parts == {'["x"]'}
     assert read(world, "shift")["model_version=7"][10] == 2.0
+
+
+def test_slices_that_a_reload_takes_away_and_brings_back_go_on_where_they_were(make_world: Callable[..., World]) -> None:
+    def reloaded(*parts: dict[str, Any]) -> None:
+        world.config = world.config.model_copy(
+            update={"checks": Config.model_validate({"models": MODELS, "checks": [check("mean", slices=parts)]}).checks}
+        )
+        world.board.forget("mean")
+        world.runners = world.build()
+
+    world = make_world(checks=[check("mean", slices=[{"by": "region", "top": 2}])])
+    world.send("predictions", sold(1, "NO", 50), sold(2, "SE", 1), sold(11, "NO", 50))
+    world.look()
+    reloaded()
+    assert [(s.slice, s.firing) for s in world.board.standings()] == [("all", True)]
+    world.send("predictions", sold(12, "SE", 1), sold(21, "NO", 50))
+    world.look()
+    reloaded({"by": "region", "top": 2})
+    assert {s.slice: s.firing for s in world.board.standings()} == {"all": True, "region=NO": True, "region=SE": False}
+    world.send("predictions", sold(22, "DK", 1), sold(31, "NO", 1), sold(41, "NO", 1))
+    world.look()
+    assert read(world)["region=__other__"] == {30: 1.0}
+    assert read(world)["region=NO"] == {10: 50.0, 30: 50.0, 40: 1.0}, "what passed meanwhile was read for the whole alone"
+    incidents = {r["incident_id"] for r in world.rows("incidents") if r["slice"] == "region=NO"}
+    assert len(incidents) == 1
+    standing = world.board.get("mean", "region=NO")
+    assert standing is not None
+    assert (standing.firing, standing.open_incidents) == (False, 0)
 
 
 # --- every way there gives the same --------------------------------------------------------------------------------------

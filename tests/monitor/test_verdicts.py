@@ -63,6 +63,10 @@ STORIES: dict[str, tuple[dict[str, Any], Values, str]] = {
     "a window that could not be read fires nothing": ({"upper": 2}, [None, 1, None], "---"),
     "nor resolves anything": ({"upper": 2}, [3, None, None, 1], "***-"),
     "nor breaks a row": ({"upper": 2, "breaches": 2}, [3, None, 3, None, 1], "--**-"),
+    "two of the last three": ({"upper": 2, "breaches": 2, "of": 3}, [3, 1, 3, 1, 1, 3, 1, 1, 3], "--*------"),
+    "of which the latest has to be one": ({"upper": 2, "breaches": 2, "of": 3, "clear": 2}, [3, 3, 1, 1, 1, 3], "-**---"),
+    "every other window": ({"upper": 2, "breaches": 2, "stride": 2}, [3, 3, 1, 3, 1, 1, 3, 1, 3], "---*----*"),
+    "a p-value on the bound counts": ({"lower": 0.01, "inclusive": True}, [0.02, 0.01, 0.02], "-*-"),
     "nothing could ever be read": ({"upper": 2}, [None, None], "--"),
 }
 
@@ -70,8 +74,8 @@ STORIES: dict[str, tuple[dict[str, Any], Values, str]] = {
 @pytest.mark.parametrize("name", STORIES)
 def test_a_check_fires_and_resolves_as_told(name: str) -> None:
     told, values, expected = STORIES[name]
-    threshold = {k: v for k, v in told.items() if k in ("lower", "upper", "margin")}
-    one = feed(history(threshold, told.get("breaches", 1), told.get("clear", 1)), values)
+    rule = {k: v for k, v in told.items() if k not in ("breaches", "clear")}
+    one = feed(history(rule, told.get("breaches", 1), told.get("clear", 1)), values)
     assert "".join("*" if f else "-" for f in firing(one)) == expected
 
 
