@@ -2,7 +2,7 @@
 
 The store's rows lie as in the daemon: in its table, or in sealed segments. Prints one line of JSON.
 
-    windows      a window of as many rows as the reference, both counted for the first time, and compared
+    windows      a window against a reference of its size, both counted for the first time; ROWS resamples
     segments     a window of ROWS rows in sealed segments, against a tenth of them
     hour-30      a new hour of ROWS rows in a window of 30 days, or of 90 with `hour-90`
     calibration  1,000 joint resamples of 25 features
@@ -92,8 +92,12 @@ class Rows:
         return Reader(cursor, self.root)
 
 
-def counting(root: Path, rows: Rows, reference: timedelta, window: timedelta) -> tuple[Counting, DataDrift]:
-    settings = {"method": "wasserstein", "methods": {n: "jensenshannon" for n, k in rows.features.items() if k == "category"}}
+def counting(root: Path, rows: Rows, reference: timedelta, window: timedelta, resamples: int) -> tuple[Counting, DataDrift]:
+    settings = {
+        "resamples": resamples,
+        "method": "wasserstein",
+        "methods": {n: "jensenshannon" for n, k in rows.features.items() if k == "category"},
+    }
     check = Check.model_validate(
         {
             "name": "drift", "model": MODEL, "detector": "data_drift", "settings": settings, "threshold": {"upper": 0.5},
@@ -116,10 +120,10 @@ class Watch:
         return self._at[0] - before[0], self._at[1] - before[1]
 
 
-def compared(root: Path, rows: Rows, start: datetime, reference: timedelta, window: timedelta) -> dict[str, Any]:
+def compared(root: Path, rows: Rows, start: datetime, reference: timedelta, window: timedelta, resamples: int) -> dict[str, Any]:
     """Seconds and processor seconds of each step: the reference counted, the window counted, compared for the first time; and,
     with all of that kept, read and compared again."""
-    of_check, detector = counting(root, rows, reference, window)
+    of_check, detector = counting(root, rows, reference, window, resamples)
     reader = rows.reader()
     forget_peak()
     steps: dict[str, tuple[float, float]] = {}
@@ -138,11 +142,11 @@ def compared(root: Path, rows: Rows, start: datetime, reference: timedelta, wind
     return {"steps": steps, "peak": peak(), "values": values, "rows": [before.rows, now.rows]}
 
 
-def windows(folder: Path, reference: Path, current: Path) -> dict[str, Any]:
+def windows(folder: Path, resamples: int, reference: Path, current: Path) -> dict[str, Any]:
     rows = Rows(folder)
     rows.add(reference, START, START + BEFORE)
     rows.add(current, START + BEFORE, START + BEFORE + DAY)
-    return compared(folder, rows, START + BEFORE, BEFORE, DAY)
+    return compared(folder, rows, START + BEFORE, BEFORE, DAY, resamples)
 
 
 def segments(folder: Path, wanted: int, reference: Path, current: Path) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def segments(folder: Path, wanted: int, reference: Path, current: Path) -> dict[
     number = max(wanted // each, 1)
     for i in range(number):
         rows.add(current, START + BEFORE + i * DAY / number, START + BEFORE + (i + 1) * DAY / number, sealed=True)
-    return compared(folder, rows, START + BEFORE, BEFORE, DAY)
+    return compared(folder, rows, START + BEFORE, BEFORE, DAY, 100)
 
 
 def hour(folder: Path, days: int, current: Path) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def calibration(wanted: int) -> dict[str, Any]:
 
 def main(what: str, folder: Path, rows: int, *frames: Path) -> dict[str, Any]:
     if what == "windows":
-        return windows(folder, *frames)
+        return windows(folder, rows, *frames)
     if what == "segments":
         return segments(folder, rows, *frames)
     if what == "calibration":
