@@ -68,6 +68,17 @@ class Bareness:
         return Score.ok(self.config.scale / (1 + len(passages)), claims=claims, passages=len(passages))
 
 
+class Staged(Bareness):
+    """As `Bareness`, by two stages: an answer with passages is looked at closer."""
+
+    name = "staged"
+
+    def _one(self, row: Row) -> Score:
+        found = super()._one(row)
+        assert found.value is not None
+        return Score.ok(found.value, stage="closer" if row["contexts"] else "quick")
+
+
 class Mean:
     """Mean of one column of the window. A mean of 999 makes it leave."""
 

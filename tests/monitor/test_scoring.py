@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from monitor.child import Child
 from monitor.config import Check
 from monitor.errors import ChildAway, ChildFailed, StoreUnavailable
+from monitor.helpers import ScoreAnswer, ScoreRequest
 from monitor.rowchecks import row_checks
 from monitor.scoring import Scoring
 from tests.monitor.support import NOON, World, check, contexts, generation, sample, wait_for
@@ -45,6 +47,33 @@ def test_a_generation_with_its_contexts_is_scored_at_once(world: World) -> None:
     assert (world.score(), waiting(world)) == (0, 0)
     assert sample(world.metrics, "modelwatch_detector_evaluations_total", model="bot", detector="bareness") == 1
     assert sample(world.metrics, "modelwatch_detector_flagged_total", model="bot", detector="bareness") == 0
+
+
+def test_each_score_is_counted_and_kept_by_the_stage_that_gave_it(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("staged", "Staged", model="bot", threshold={"upper": 0.5})], scoring={"settle_seconds": 0})
+    world.send("generations", generation("a", contexts=["one"]), generation("b"), generation("c", contexts=["one", "two"]))
+    world.score()
+    assert scores(world, "record_id, stage") == [("a", "closer"), ("b", "quick"), ("c", "closer")]
+    for stage, count in (("closer", 2), ("quick", 1)):
+        labels = {"model": "bot", "detector": "staged", "stage": stage}
+        assert sample(world.metrics, "modelwatch_detector_stage_total", **labels) == count
+
+
+def test_an_encoder_that_left_its_device_is_told_of(world: World) -> None:
+    real = world.scorer._answer
+
+    def starved(request: ScoreRequest) -> ScoreAnswer:
+        answer: ScoreAnswer = real(request)
+        return replace(answer, device="cpu", fallback=True, out_of_memory=3)
+
+    world.send("generations", generation("a", contexts=["one"]))
+    world.score()
+    assert sample(world.metrics, "modelwatch_device_fallback_active") == 0
+    world.scorer._answer = starved
+    world.send("generations", generation("b", contexts=["one"]))
+    world.score()
+    assert sample(world.metrics, "modelwatch_device_fallback_active") == 1
+    assert sample(world.metrics, "modelwatch_device_out_of_memory_batches") == 3
 
 
 def test_one_of_a_trace_waits_for_the_trace_to_settle(world: World) -> None:
