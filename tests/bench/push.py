@@ -45,7 +45,7 @@ class Run:
     answers: list[float]
     refused: int
     processor: float
-    """Seconds of the owner process for each record."""
+    """Seconds of the owner and its intake processes for each record."""
     grown: float
     peak: float
     seals: float
@@ -128,7 +128,7 @@ def summary(load: Load, runs: list[Run]) -> list[Row]:
         measured("- answer time, p50", answers(0.5), "ms"),
         measured("- answer time, p99", answers(0.99), "ms"),
         measured("- answer time, longest", answers(1.0), "ms"),
-        measured("- owner's processor time a record", [r.processor * 1e6 for r in runs], "µs"),
+        measured("- processor time a record", [r.processor * 1e6 for r in runs], "µs"),
         measured("- owner's memory, growth", [r.grown for r in runs], "MiB", f"peak {max(r.peak for r in runs):,.0f} MiB"),
     ]
 
