@@ -171,7 +171,8 @@ class Reports:
 
         def sides(at: datetime) -> tuple[TableWindow | None, TableWindow]:
             look = meter.look(reader, at, features)
-            assert isinstance(look, Rows)
+            if not isinstance(look, Rows):
+                raise NotEvaluable("rows_unavailable", "a segment that holds some of them is damaged and set aside")
             return look.sides(part)
 
         reference, current = sides(slot)
