@@ -9,6 +9,7 @@ All of it may be deleted while the daemon is down.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from pathlib import Path
 
@@ -54,11 +55,15 @@ class Shelf:
             return self._bases[path]
 
     def fix(self, model: str, key: str, basis: Basis) -> None:
-        path = self._path(model, key)
+        """What was counted on the edges that the reference had before goes."""
+        path, before = self._path(model, key), self.basis(model, key)
         with self._lock:
             path.parent.mkdir(parents=True, exist_ok=True)
             basis.save(path)
             self._bases[path] = basis
+            if before is not None and before.hash != basis.hash:
+                self._ledgers = {k: one for k, one in self._ledgers.items() if k[:2] != (model, before.hash)}
+                shutil.rmtree(self._folder / model / before.hash, ignore_errors=True)
 
     def _path(self, model: str, key: str) -> Path:
         return self._folder / model / f"{key}.basis.parquet"

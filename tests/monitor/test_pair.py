@@ -148,6 +148,8 @@ def test_edges_that_no_longer_hold_the_reference_are_made_anew(world: World) -> 
     assert second is not None
     assert first[0].name.split(" on ")[1] != second[0].name.split(" on ")[1]
     assert {p.name for p in second[1].parts} == {"size", "kind", "door"}
+    hashes = {path.name for path in (world.store.root / "summaries" / "houses").iterdir() if path.is_dir()}
+    assert hashes == {second[0].name.split(" on ")[1]}
     assert not any(p.flagged for p in second[1].parts)
 
 
