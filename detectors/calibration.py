@@ -29,6 +29,9 @@ Rows = NDArray[np.int64]
 MOST_WINDOW_ROWS = 10_000
 """Larger windows are calibrated at this size, and the null scaled to theirs."""
 
+MOST_FOR_DEPENDENCE = 2**20
+"""Rows, the last of the reference, that say how far they depend on each other: enough for the longest blocks there are."""
+
 MIN_BLOCKS = 20
 """With fewer in the reference there are too few windows to learn from."""
 
@@ -209,6 +212,7 @@ def dependence(columns: Iterable[FloatArray]) -> int | None:
 
 
 def _block_rows(column: FloatArray) -> int | None:
+    column = column[-MOST_FOR_DEPENDENCE:]
     # By rank, since one outlier would hide all correlation; missing values in the middle.
     n = len(column)
     _, places = np.unique(column, return_inverse=True, equal_nan=True)

@@ -6,27 +6,18 @@ The maths is that of `data_drift` (`detectors.univariate`): the same policies, m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-
-from detectors.calibration import dependence, plan
-from detectors.contract import ColumnKind, FloatArray, NotEnoughData, NotEvaluable, Outcome, Part
+from detectors.contract import ColumnKind, NotEvaluable, Outcome, Part
 from detectors.distributions import Distribution, distribution
 from detectors.stattests import STATTESTS
 from detectors.tables import KIND_OF, UNCOMPARABLE, ColumnType, Typed, table_of
 from detectors.text_drift import TEXT_TESTS
-from detectors.univariate import ColumnConfig, Columns, Compared, Policy
+from detectors.univariate import ColumnConfig, Columns, Policy
 
 DRIFT_SHARE = 0.5
 """Evidently's: from this share of drifted columns on, the data has drifted."""
-
-UNCALIBRATED = "cannot be calibrated"
-LONG_MEMORY = (
-    "its rows depend on each other over a twentieth of the reference or more, as a counter, a trend or a season does: take a "
-    "longer reference, or set block_rows to 1 where the order of the rows is not that of time"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +186,6 @@ def compare(
     names = tuple(dict.fromkeys(columns)) if columns is not None else tuple(name for name in known if name not in left_out)
     windows = Typed(sides[0], {}), Typed(sides[1], {})
     found = Columns(config).measure(names, decide, *windows)
-    if policy == "calibrated" and config.block_rows is None and (long := _of_long_memory(found.parts, decide, windows)):
-        # Together they are drawn in blocks as long as the longest memory asks for: one counter must not cost all the others.
-        found = Columns(config).measure(tuple(name for name in names if name not in long), decide, *windows)
-        found = Compared((*found.parts, *long.values()), {**found.metrics, "features": len(names)})
     results = tuple(_result(part, decide, config) for part in found.parts)
     outcome, reason = _overall(results, types)
     drifted = sum(one.drifted for one in results)
@@ -207,32 +194,6 @@ def compare(
     drift = drifted > 0 and (least is None or drifted / evaluated >= least)
     rows = sides[0].rows, sides[1].rows
     return Comparison(policy, outcome, reason, *rows, results, left_out, found.metrics, least, drift, windows)
-
-
-def _of_long_memory(parts: Sequence[Part], decide: Deciding, windows: tuple[Typed, Typed]) -> dict[str, Part]:
-    """Where nothing could be calibrated: the columns that alone would be too few independent rows, with that outcome."""
-    if any(part.p_value is not None for part in parts):
-        return {}
-    found = {}
-    for part in parts:
-        if part.outcome is not Outcome.NOT_ENOUGH_DATA or not (part.reason or "").startswith(UNCALIBRATED):
-            continue
-        length = dependence([_in_time(windows[0], part.name, decide.kinds[part.name])])
-        try:
-            plan(windows[0].rows, windows[1].rows, length, 100, 0)
-        except NotEnoughData:
-            found[part.name] = replace(part, reason=LONG_MEMORY)
-    return found
-
-
-def _in_time(reference: Typed, name: str, kind: ColumnKind) -> FloatArray:
-    """A column as numbers in the order of its rows: itself, or how frequent each category is."""
-    if kind == "number":
-        values = reference.numbers(name)
-        return np.where(np.isfinite(values), values, np.nan)
-    codes = reference.categories(name).codes
-    counts = np.bincount(codes[codes >= 0]) if (codes >= 0).any() else np.zeros(1)
-    return np.append(counts.astype(np.float64), np.nan)[codes]
 
 
 class Deciding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from detectors import calibration, cells, stattests, text_drift
-from detectors.calibration import Calibration, Column
+from detectors.calibration import Calibration, Column, Plan
 from detectors.cells import Distance
 from detectors.contract import (
     ColumnKind,
@@ -72,6 +72,8 @@ AUTO: dict[ColumnKind, MethodName] = {"number": "anderson", "category": "jensens
 """Anderson-Darling, because it sees both moves on all shapes. Flagged at 5 %, of 300 windows of 200 rows, shifted by 0.2
 deviations or spread 1.3 times as wide: normal columns 69 and 93 % (wasserstein 72 and 99, ks 63 and 53, mmd 51 and 97), Cauchy
 ones 83 and 25 % (wasserstein 5 and 12, ks 89 and 25, mmd 90 and 57)."""
+
+LONG_MEMORY = "a column that counts, trends or has a season cannot be told from one that drifted: leave it out"
 
 KEPT = 8
 """Calibrations a detector remembers: of one reference, the sizes of its last windows."""
@@ -159,7 +161,7 @@ class Columns:
         self.config = config
         self._kept: dict[bytes, Calibration] = {}
         self._reference: tuple[Window, dict[object, Before]] | None = None  # the last one, counted
-        self._lengths: dict[bytes, int | None] = {}
+        self._lengths: dict[tuple[str, int], int | None] = {}
 
     def compare(self, name: str, columns: Sequence[str], kinds: Kinds, reference: Window, current: Window) -> Compared:
         """Parts with the strongest evidence first; one bad column never harms the others.
@@ -318,11 +320,17 @@ class Columns:
         nulls: dict[str, calibration.Null] = {}
         judged: list[Part] = []
         if found:
+            columns = {name: one.column for name, (_, one) in found.items()}
             try:
-                kept = self._calibration({name: one.column for name, (_, one) in found.items()}, reference.rows, current.rows)
+                kept, alone = self._calibration(columns, reference.rows, current.rows)
             except NotEnoughData as exc:
                 few = [replace(part, outcome=Outcome.NOT_ENOUGH_DATA, reason=str(exc)) for part, _ in found.values()]
                 return [*self._discovered(parts, {}), *few], metrics
+            parts = [
+                *parts,
+                *(replace(found[name][0], outcome=Outcome.NOT_ENOUGH_DATA, reason=why) for name, why in alone.items()),
+            ]
+            found = {name: one for name, one in found.items() if name not in alone}
             for name, (part, one) in found.items():
                 null = kept.null(name, part.n_reference, part.n_current)
                 if null is None or not math.isfinite(one.value):
@@ -367,34 +375,61 @@ class Columns:
             done.append(replace(part, threshold=threshold, flagged=flagged))
         return done
 
-    def _calibration(self, columns: Mapping[str, Column], rows: int, window_rows: int) -> Calibration:
+    def _calibration(self, columns: Mapping[str, Column], rows: int, window_rows: int) -> tuple[Calibration, dict[str, str]]:
+        """Of all columns together, and of each that cannot be calibrated beside the others the reason.
+
+        Raises:
+            NotEnoughData: none can be.
+        """
         c = self.config
         what = "rows"
         if blocks := [column.of_blocks for column in columns.values() if column.of_blocks is not None]:
             # As many hours as have about the rows of the window.
             held = max(one.whole.rows for one in blocks)
             rows, window_rows, what = len(blocks[0].counts), max(round(window_rows * len(blocks[0].counts) / held), 1), "hours"
+        lengths = dict.fromkeys(columns, c.block_rows) if c.block_rows is not None and not blocks else self._dependence(columns)
+        alone: dict[str, str] = {}
+
+        def planned(lengths: Collection[int | None]) -> Plan:
+            longest = None if None in lengths else max(length for length in lengths if length is not None)
+            return calibration.plan(rows, window_rows, longest, c.resamples, seed, what)
+
         seed = content_seed({name: np.array([column.seed]) for name, column in columns.items()})
+        try:
+            plan = planned(lengths.values())
+        except NotEnoughData:
+            # Together they are drawn in blocks as long as the longest memory asks for: one counter must not cost all others.
+            for name in columns:
+                try:
+                    planned([lengths[name]])
+                except NotEnoughData as exc:
+                    alone[name] = str(exc) if lengths[name] == 1 or c.block_rows is not None else f"{exc}; {LONG_MEMORY}"
+            columns = {name: column for name, column in columns.items() if name not in alone}
+            if not columns:
+                raise NotEnoughData(next(iter(alone.values()))) from None
+            seed = content_seed({name: np.array([column.seed]) for name, column in columns.items()})
+            plan = planned([lengths[name] for name in columns])
         methods = sorted((name, column.distance.__name__) for name, column in columns.items())
         points = [column.cells.points.tobytes() if column.cells.points is not None else b"" for column in columns.values()]
-        about = hashlib.blake2b(repr((seed, rows, methods, c.resamples)).encode(errors="surrogatepass") + b"".join(points))
-        length = c.block_rows if c.block_rows is not None and not blocks else self._dependence(about.digest(), columns)
-        plan = calibration.plan(rows, window_rows, length, c.resamples, seed, what)
-        key = about.digest() + repr(plan).encode()
-        if (kept := self._kept.pop(key, None)) is None:
+        about = hashlib.blake2b(repr((rows, methods, plan)).encode(errors="surrogatepass") + b"".join(points))
+        if (kept := self._kept.pop(about.digest(), None)) is None:
             kept = Calibration(plan, columns)
-        self._kept[key] = kept  # the last one asked for stays longest
+        self._kept[about.digest()] = kept  # the last one asked for stays longest
         while len(self._kept) > KEPT:
             self._kept.pop(next(iter(self._kept)), None)
-        return kept
+        return kept, alone
 
-    def _dependence(self, about: bytes, columns: Mapping[str, Column]) -> int | None:
-        # Kept beside the calibrations: it takes a Fourier transform of every column.
-        if (lengths := self._lengths).get(about, 0) == 0:
-            found = calibration.dependence(column.signal for column in columns.values())
-            self._lengths = {**(lengths if len(lengths) < KEPT else {}), about: found}
-            return found
-        return lengths[about]
+    def _dependence(self, columns: Mapping[str, Column]) -> dict[str, int | None]:
+        """By column. Kept beside the calibrations: it takes a Fourier transform of every column."""
+        known = self._lengths
+        found = {
+            (name, column.seed): known[name, column.seed]
+            if (name, column.seed) in known
+            else calibration.dependence([column.signal])
+            for name, column in columns.items()
+        }
+        self._lengths = {**(known if len(known) < KEPT * len(found) else {}), **found}
+        return {name: length for (name, _), length in found.items()}
 
 
 def reading_of(found: Compared, config: ColumnConfig, reference: Window, current: Window, **more: float) -> Reading:

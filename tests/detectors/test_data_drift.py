@@ -590,3 +590,19 @@ def test_what_text_a_window_has_is_judged_beside_the_numbers() -> None:
         part = next(part for part in reading.parts if part.name == "note")
         assert part.flagged == bool(shift)
         assert (reading.metrics["p_value"] < 0.01) == bool(shift)
+
+
+def test_a_counter_beside_other_features_costs_only_itself() -> None:
+    rng = np.random.default_rng(19)
+    before = {"x": rng.normal(size=3000), "y": rng.normal(size=3000), "n": np.arange(3000.0)}
+    now = {"x": rng.normal(size=600) + 1, "y": rng.normal(size=600), "n": 3000 + np.arange(600.0)}
+    reading = calibrated(Frame(before), Frame(now))
+    found = {part.name: part for part in reading.parts}
+    assert {name: part.outcome for name, part in found.items()} == {
+        "x": Outcome.OK,
+        "y": Outcome.OK,
+        "n": Outcome.NOT_ENOUGH_DATA,
+    }
+    assert found["x"].flagged
+    assert not found["y"].flagged
+    assert "a column that counts" in (found["n"].reason or "")
