@@ -192,7 +192,7 @@ ODD: dict[str, tuple[Any, Any, dict[str, Any], Outcome, str]] = {
     "constant": (
         ["a"] * 400, ["a"] * 400, {"policy": "evidently", "method": "chisquare"}, Outcome.NOT_EVALUABLE, "chisquare needs two",
     ),
-    "a counter": (np.arange(400.0), np.arange(400.0), {}, Outcome.NOT_ENOUGH_DATA, "a column that counts, trends or has a season"),
+    "a counter": (np.arange(400.0), np.arange(400.0), {}, Outcome.NOT_ENOUGH_DATA, "a column that counts, trends"),
     "a method for others": (WORDS, WORDS, {"method": "ks"}, Outcome.NOT_EVALUABLE, "ks is not for a category"),
     "too large": (np.where(NUMBERS > 0, 1.7e308, -1.7e308), NUMBERS, {}, Outcome.FAILED, "too large"),
 }  # fmt: skip
