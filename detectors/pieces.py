@@ -218,9 +218,11 @@ def _candidates(bins: Bins, half: _Half, min_rows: int, most: int) -> tuple[list
         searched = searched or int(there.sum())
         there &= error > 0
         z = np.where(there, half.sign * added / np.where(there, error, 1.0), -np.inf)
-        i, j = divmod(int(np.argmax(z)), len(features))
-        if z[i, j] <= STANDS_OUT:
+        best = float(z.max())
+        if best <= STANDS_OUT:
             break
+        # Of parts that say the same, such as one inside another with nothing between them, the smallest.
+        i, j = divmod(int(np.argmin(np.where(z >= best * (1 - 1e-9), rows, np.inf))), len(features))
         chosen.append((i,) if i == j else (j, i))
         half.explain(chosen[-1])
     return chosen, searched
