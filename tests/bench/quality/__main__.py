@@ -1,7 +1,7 @@
 """`python -m tests.bench.quality [NAME ...] --data DIR`: how good detectors and masking are on labelled rows they have not seen.
 
 DIR holds folders `faithfulness`, `toxicity` and `pii` with dev.jsonl.gz, and `tabular_employment`. Every figure of a detector
-of texts has a bootstrap interval over groups. Pooled AUROC rewards guessing the source, so what counts is the mean within sources.
+of texts has a bootstrap interval over groups. Pooled AUROC rewards guessing the source: what counts is the mean within sources.
 """
 
 from __future__ import annotations
