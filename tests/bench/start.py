@@ -66,7 +66,7 @@ def one(folder: Path, whole: dict[str, Any]) -> Run:
             time.sleep(0.05)
         scored = time.monotonic() - daemon.started_at
         memory = {"owner": daemon.resident()}
-        # The scorer and the worker are told apart by what they hold: only one has torch.
-        children = sorted(float(c.memory_info().rss) / MIB for c in daemon.process.children())
-        memory |= dict(zip(("worker", "scorer"), children, strict=True))
+        # A helper is named by the last word of its command. The first intake process stands for all of them.
+        held = {c.cmdline()[-1]: float(c.memory_info().rss) / MIB for c in daemon.process.children()}
+        memory |= {"worker": held["worker"], "scorer": held["scorer"], "intake": held["intake-1"]}
         return Run(daemon.ready_seconds, scored, memory)
