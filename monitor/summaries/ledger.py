@@ -114,8 +114,10 @@ class Ledger:
         """Bring all days up to date, and make those in [first, last) that are not there."""
         files = self._load(reader)
         self._seen = seen = reader.last_seq("predictions", self._model)
-        # Another reader may have seen more. Its files say so, and to read some rows again in vain harms nobody.
-        self._read_to = min(self._read_to, seen)
+        # Another reader may have seen more. Its files say so, and to read some rows again in vain harms nobody. That is kept
+        # before a day is made that has seen less: after a restart nobody would look for the rows that it lacks.
+        if seen < self._read_to:
+            self._keep_read_to(seen)
         if seen > self._read_to:
             for day in self._touched(reader, seen):
                 if (file := files.get(day)) is not None and file.through < seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -291,6 +292,9 @@ def test_a_reader_that_sees_less_than_was_read_already_loses_nothing(world: Worl
         ledger.window(reader, MIDNIGHT + DAY, MIDNIGHT + 2 * DAY)
     finally:
         old.__exit__(None, None, None)
+    as_killed = ledger._folder.with_name("killed")
+    shutil.copytree(ledger._folder, as_killed)
+    check_against_rows(world, Ledger(as_killed, "houses", ledger.basis), MIDNIGHT, MIDNIGHT + 3 * DAY)
     check_against_rows(world, ledger, MIDNIGHT, MIDNIGHT + 3 * DAY)
 
 
