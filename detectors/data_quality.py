@@ -46,7 +46,8 @@ class DataQuality:
     Gives:  the setting `metric` as the reading, all of them in `metrics`. Shares are of a feature's values, and a metric is the
             worst feature's; Wilson's interval goes with it. `duplicate_share` is of the rows, those that equal an earlier one in
             every feature. The others count features: constant now and not in the reference, of another kind (or text where
-            numbers were), missing, and new. `problem_share` is the share of the features that have any of these problems.
+            numbers were), missing, and new: not in the reference, or without a value in all of it. `problem_share` is the share of
+            the features that have any of these problems.
             Parts name feature and problem, the flagged ones first, then by size. A share is flagged where its interval lies
             above what the reference lets expect by more than `tolerance`: the upper end of the interval of its own share; for
             values out of its range, what chance leaves there; for new categories, the share of those that came once.
@@ -122,6 +123,10 @@ class DataQuality:
                 yield problem("missing_feature")
             return
         yield self._share(name, "missing_share", before.missing, now.missing, n, m)
+        if before.missing == n and self._share(name, "missing_share", 0, m - now.missing, n, m)[0].flagged:
+            # A table has the column for all times, also for those before anybody sent it.
+            yield problem("new_feature")
+            return
         if before.kind != now.kind:
             yield problem("type_changed")
             return

@@ -126,6 +126,18 @@ def test_chance_alone_seldom_leaves_the_range() -> None:
     assert alarms <= 1
 
 
+def test_a_feature_without_a_value_in_the_reference_is_new_once_it_has_more_than_chance_leaves_out() -> None:
+    nothing, amount = np.full(1000, np.nan), frame(9).numbers("amount")
+    reading = check(frame(9), frame(10, amount=nothing), metric="new_features")
+    assert (reading.value, flagged(reading)) == (1, {("amount", "new_feature")})
+    assert check(frame(9), frame(10, amount=nothing)).value == pytest.approx(1 / 3)
+    seldom = np.where(np.arange(1000) < 5, amount, np.nan)
+    assert flagged(check(frame(9, amount=seldom), frame(10, amount=nothing))) == set()
+    assert flagged(check(frame(9, amount=nothing), frame(10, amount=nothing))) == set()
+    texts = frame(9, city=np.array([None] * 1000, dtype=object))
+    assert flagged(check(frame(9), texts)) == {("city", "new_feature")}
+
+
 def test_a_small_window_says_so_and_a_reference_is_needed() -> None:
     with pytest.raises(NotEnoughData, match="3 rows, min_rows is 30"):
         check(frame(7, rows=3))
