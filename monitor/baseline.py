@@ -21,6 +21,7 @@ from monitor.readings import Measured, Meter
 from monitor.slices import Slice
 from monitor.thresholds import Learned
 
+UNAVAILABLE = "rows_unavailable"
 MOST_WINDOWS = 300
 RUNS = 5
 
@@ -100,6 +101,9 @@ class Baseline:
         readings = [m.reading for m in measured if m.outcome is Outcome.OK and m.reading is not None]
         values = tuple(r.value for r in readings)
         reason = None
+        # What is learned is kept for good, so it is not learned of a part.
+        if (away := next((m.reason for m in measured if m.reason and m.reason.startswith(UNAVAILABLE)), None)) is not None:
+            return Learned(values, reason=away)
         if not readings:
             worst = next((f"{m.outcome.value}: {m.reason}" for m in reversed(measured)), "it has no whole window")
             reason = f"none of {len(measured)} windows of the baseline gave a reading; the last was {worst}"

@@ -18,7 +18,7 @@ import duckdb
 from detectors.contract import Outcome
 from monitor import evidence, log
 from monitor.agenda import Agenda, Arrivals
-from monitor.baseline import Baseline
+from monitor.baseline import UNAVAILABLE, Baseline
 from monitor.board import Board
 from monitor.child import Child
 from monitor.clock import Clock
@@ -158,14 +158,28 @@ class CheckRunner:
     # --- thresholds that are learned ---
 
     def _revise(self, slots: Sequence[datetime]) -> None:
-        """Try again to learn what too little was known for, once something of its time has changed."""
+        """Try again to learn what too little was known for, once something of its time has changed or is there again."""
         span = self._baseline.span
-        if span is None or all(slot > span[1] for slot in slots):
+        if span is None:
+            return
+        self._unlearned |= self._back()
+        if all(slot > span[1] for slot in slots):
             return
         restated = [slot for slot in slots if slot <= span[1]]
         for name, one in self._tracks.items():
             if one.judge.learned is not None and not one.judge.learned.ok and any(slot in one.history for slot in restated):
                 self._unlearned.add(name)
+
+    def _back(self) -> set[str]:
+        """Slices that could not learn for want of rows in a damaged segment, where none is damaged now."""
+        said = {name: one.judge.learned.reason or "" for name, one in self._tracks.items() if one.judge.learned is not None}
+        waiting = {name for name, reason in said.items() if reason.startswith(UNAVAILABLE)}
+        if waiting:
+            with self._store.read() as reader:
+                aside = "SELECT 1 FROM manifest WHERE model = ? AND quarantined IS NOT NULL LIMIT 1"
+                if reader.query(aside, [self.check.model]):
+                    return set()
+        return waiting
 
     def _learn(self) -> bool:
         """Learn what is still to be learned, for some seconds; whether all is."""

@@ -216,6 +216,32 @@ def test_a_reference_is_not_frozen_without_rows_that_are_set_aside(make_world: C
     assert world.readings("shift")[SLOT] == ("ok", 10.0, 1)
 
 
+def test_a_threshold_is_not_learned_without_rows_that_are_set_aside(make_world: Callable[..., World]) -> None:
+    """Of thirty windows one cannot be read. The others would be enough, but what is learned is kept for good."""
+    start = NOON - timedelta(minutes=300)
+    baseline = {"start": start.isoformat(), "end": NOON.isoformat()}
+    learning = check("mean", threshold={"kind": "std", "upper": 3, "baseline": baseline})
+    world = make_world(checks=[learning])
+    world.clock.move(3_600)
+    good = [prediction(f"b{n}", start + timedelta(minutes=10 * n + 5), prediction=float(n % 5)) for n in range(30)]
+    world.send("predictions", good[7])
+    world.seal()
+    segment = first_segment(world)
+    whole = segment.read_bytes()
+    flip(segment)
+    look(world)
+    world.send("predictions", *good[:7], *good[8:], *numbers(1, 100), OPEN)
+    world.look()
+    assert [row["reason"].partition(":")[0] for row in world.rows("thresholds")] == ["rows_unavailable"]
+    segment.write_bytes(whole)
+    assert look(world) == 0
+    world.send("predictions", prediction("next", NOON + timedelta(minutes=21), prediction=100.0))
+    world.look()
+    told = world.rows("thresholds")[-1]
+    assert (told["reason"], told["windows"]) == (None, 30)
+    assert told["upper"] == pytest.approx(2 + 3 * 2**0.5)
+
+
 def test_labels_in_a_damaged_segment_matter_to_the_windows_they_belong_to(make_world: Callable[..., World]) -> None:
     world = make_world(checks=[check("labelled", "Error")])
     world.clock.move(3_600)
