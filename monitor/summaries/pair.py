@@ -252,8 +252,10 @@ class Pair:
             sums = self._sums(part)
             window_hours = max(round((self._window[1] - self._window[0]) / HOUR), 1)
             blocks = ledger.blocks(here.reader, self._spans, MIN_BLOCKS * window_hours)
+        # A feature that came after the edges were frozen is not in the reference; nobody reads all its rows to find that out.
+        known = {name: kind for name, kind in here.features.items() if name in self._basis.columns}
         return SummaryWindow(
-            sums, self._basis, here.features,
+            sums, self._basis, known,
             rows=lambda: part.of(here.between(self._spans)), blocks=blocks, name=self.name,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.contract import Reading
+from detectors.contract import Outcome, Reading
 from detectors.data_drift import DataDrift
 from monitor import windows
 from monitor.config import Check
@@ -137,6 +137,22 @@ def test_a_fixed_range_with_many_rows_is_frozen_as_counts(world: World) -> None:
     again = look(world, counting(world, one), TODAY + HOUR)
     assert again is not None
     assert (again[0].name, again[1]) == (found[0].name, found[1])
+
+
+def test_a_feature_that_came_after_a_range_was_frozen_costs_no_rows(world: World) -> None:
+    one = check({"start": (TODAY - 9 * DAY).isoformat(), "end": (TODAY - 12 * HOUR).isoformat()})
+    assert look(world, counting(world, one), TODAY + HOUR) is not None
+    traffic(world, TODAY + 2 * HOUR, TODAY + 3 * HOUR, 400, door="red")
+    with world.store.read() as reader:
+        features: Any = world.store.feature_columns("houses")
+        pair = counting(world, one).look(reader, TODAY + 2 * HOUR, TODAY + 3 * HOUR, features)
+        assert pair is not None
+        reference, current = pair.reference(WHOLE), pair.current(WHOLE)
+        assert isinstance(one.settings, DataDrift.Config)
+        parts = {part.name: part for part in DataDrift(one.settings).compare(reference, current).parts}
+        assert (parts["door"].outcome, parts["door"].reason) == (Outcome.NOT_EVALUABLE, "missing_column")
+        assert parts["size"].outcome is Outcome.OK
+        assert reference._table is None
 
 
 def test_edges_that_no_longer_hold_the_reference_are_made_anew(world: World) -> None:
