@@ -46,8 +46,8 @@ class DataQuality:
     Gives:  the setting `metric` as the reading, all of them in `metrics`. Shares are of a feature's values, and a metric is the
             worst feature's; Wilson's interval goes with it. `duplicate_share` is of the rows, those that equal an earlier one in
             every feature. The others count features: constant now and not in the reference, of another kind (or text where
-            numbers were), missing, and new: not in the reference, or without a value in all of it. `problem_share` is the share of
-            the features that have any of these problems.
+            numbers were), missing, and new: not in the reference, or without a value in all of it. `problem_share` is the share
+            of the features that have any of these problems.
             Parts name feature and problem, the flagged ones first, then by size. A share is flagged where its interval lies
             above what the reference lets expect by more than `tolerance`: the upper end of the interval of its own share; for
             values out of its range, what chance leaves there; for new categories, the share of those that came once.
