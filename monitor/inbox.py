@@ -147,11 +147,12 @@ class Inbox:
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
         if isinstance(batch.items, Body):
             opened = self._intake.open(batch.items, batch.model, arrived_at)
-            batch = self._masked(batch, _Again(batch.items, self._uncounted, batch.model), opener.masking)
+            # Nobody reads again what could not be read, or killed who read it.
+            items = opened.rejects if opened.failed else _Again(batch.items, self._uncounted, batch.model)
+            batch = self._masked(batch, items, opener.masking)
         else:
             if not batch.masked:
-                items = opener.masking.apply(batch.kind, batch.items, batch.model)
-                batch = self._masked(batch, items, opener.masking)
+                batch = self._masked(batch, opener.masking.apply(batch.kind, batch.items, batch.model), opener.masking)
             opened = packed(opener.parse(batch.kind, batch.items, batch.model, arrived_at))
         opened.received_at = received_at
         parse = partial(opener.parse, batch.kind, batch.items, batch.model, arrived_at)
@@ -172,7 +173,9 @@ class Inbox:
     def _keep(self, transaction: Transaction, batch: Batch, opened: Opened, parse: Callable[[], Parsed]) -> Answer:
         if batch.also is not None:
             batch.also(transaction)
+        failed = None if opened.failed is None else BodyRejected(*opened.failed)
         if batch.key is not None and (earlier := self._earlier(transaction, batch, opened)) is not None:
+            earlier.failed = failed
             transaction.count_on_commit(lambda: self._count(batch, opened, earlier))
             return earlier
         fresh: dict[tuple[str, str], Rows] = {}
@@ -182,7 +185,7 @@ class Inbox:
             fresh = parsed.rows
             opened.blocks, opened.rejects = packed(parsed).blocks, parsed.rejects
         answer = Answer(batch.key or uuid.uuid4().hex, rejects=list(opened.rejects), ignored=opened.ignored)
-        answer.failed = None if opened.failed is None else BodyRejected(*opened.failed)
+        answer.failed = failed
         for (kind, model), rows in opened.blocks.items():
             self._keep_rows(transaction, opened, kind, model, rows, answer, batch, fresh.get((kind, model)))
         if batch.replay is None:
@@ -337,7 +340,7 @@ class Inbox:
         content, seq = found
         if content != _batch_content(batch):
             message = f"Idempotency-Key: {batch.key!r} was used for another body; use a new key for new records"
-            answer.rejects = [Reject(i, "conflict", message, None, item) for i, item in enumerate(batch.items)]
+            answer.rejects = [_conflict(i, message, item) for i, item in enumerate(batch.items)]
             self._set_aside(transaction, batch, self._clock.now(), answer)
             return answer
         reader = transaction.reader()
@@ -365,6 +368,12 @@ class Inbox:
             for when in opened.blocks[kind, model].columns.head("event_time"):
                 lag = (opened.received_at - when).total_seconds()
                 self._metrics.event_lag.labels(kind).observe(max(0.0, lag))
+
+
+def _conflict(index: int, message: str, item: Any) -> Reject:
+    if isinstance(item, Reject):  # what could not be read, as it came
+        return Reject(index, "conflict", message, item.record_id, item.payload, item.size)
+    return Reject(index, "conflict", message, None, item)
 
 
 def _known(transaction: Transaction, opened: Opened) -> bool:

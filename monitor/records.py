@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
@@ -32,6 +33,7 @@ REASONS = frozenset(
 """Why a record is in the dead letter. Closed: it is a label value."""
 
 MAX_ID = 256
+PICKLED_DEPTH = 100
 MAX_REVISION = 2**31 - 1
 
 
@@ -43,6 +45,36 @@ class Reject:
     record_id: str | None
     payload: Any  # the record; text or bytes where it could not be read
     size: int | None = None  # bytes of the whole, where `payload` is its beginning
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rest = (self.index, self.reason, self.message, self.record_id)
+        if not _deep(self.payload):
+            return Reject, (*rest, self.payload, self.size)
+        try:
+            return _revived, (*rest, json.dumps(self.payload), self.size)
+        except (TypeError, ValueError, RecursionError):
+            return Reject, (*rest, "nested too deep to be shown", self.size)
+
+
+def _revived(index: int, reason: str, message: str, record_id: str | None, payload: str, size: int | None) -> Reject:
+    try:
+        return Reject(index, reason, message, record_id, json.loads(payload), size)
+    except RecursionError:
+        return Reject(index, reason, message, record_id, "nested too deep to be shown", size)
+
+
+def _deep(value: Any) -> bool:
+    """Whether it is nested deeper than pickle is sure to go, which would fail the whole body for one record."""
+    level = [value]
+    for _ in range(PICKLED_DEPTH):
+        level = [one for many in level for one in _parts(many) if isinstance(one, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 @dataclass(slots=True)

@@ -153,7 +153,12 @@ class Pairs:
                     entry.done.set_exception(exc)
             return
         for model in {entry.model for entry in group}:
-            self._put([entry for entry in group if entry.model == model])
+            entries = [entry for entry in group if entry.model == model]
+            try:
+                self._put(entries)
+            except Exception as exc:  # those of other models may be on their way already
+                for entry in entries:
+                    entry.done.set_exception(exc)
 
     def _put(self, entries: Sequence[Entry], again: Letters | None = None) -> None:
         """Have the pairs stored as predictions and the rejects set aside; the entries are done when that is durable."""

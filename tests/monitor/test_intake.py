@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -19,9 +20,9 @@ import pytest
 from monitor.blocks import Opened
 from monitor.child import Child
 from monitor.config import Config
-from monitor.errors import ChildAway, StoreUnavailable
+from monitor.errors import ChildAway, ChildFailed, StoreUnavailable
 from monitor.inbox import Batch, Inbox
-from monitor.intake import TARGET, processes
+from monitor.intake import DEATHS, TARGET, processes
 from monitor.metrics import Metrics
 from monitor.opener import Body, Opener, Request, helper
 from tests.monitor.otlp import as_json, export
@@ -165,7 +166,14 @@ def test_a_body_in_hand_of_a_process_that_dies_is_refused_and_the_next_is_taken(
         os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(StoreUnavailable, match="intake-1: died while it was asked; nothing was taken, send it again"):
             asked.result(30)
-    assert send(inbox, "generations", generation("g2")).accepted == 1
+
+    def taken() -> bool:  # by a process, once there is one: not by the owner
+        try:
+            return bool(send(inbox, "generations", generation("g2")).accepted)
+        except StoreUnavailable:
+            return False
+
+    wait_for(taken, "the body to be taken")
     assert world.ids("generations", "bot") == ["g1", "g2"]
 
 
@@ -179,6 +187,70 @@ def test_while_the_process_is_away_the_owner_opens_bodies_itself(world: World, c
     inbox = Inbox(world.config, world.store, clock=clock, metrics=world.metrics, processes=[Away()])  # type: ignore[list-item]
     assert send(inbox, "generations", generation("g1", question="ann@example.org")).accepted == 1
     assert sample(world.metrics, "modelwatch_masked_values_total", kind="email") == 1
+
+
+class Fatal:
+    """A process that dies of each body, and is away each second time that it is asked."""
+
+    name, pid = "intake-1", None
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def call(self, request: Any, timeout_seconds: float) -> Any:
+        self.asked += 1
+        raise ChildFailed("intake-1: died while it was asked") if self.asked % 2 else ChildAway("intake-1: being restarted")
+
+
+def test_a_body_that_a_process_died_with_is_never_opened_by_the_owner_and_refused_in_the_end(world: World) -> None:
+    process = Fatal()
+    inbox = Inbox(world.config, world.store, clock=world.clock, metrics=world.metrics, processes=[process])  # type: ignore[list-item]
+    for _ in range(2 * DEATHS - 1):
+        with pytest.raises(StoreUnavailable, match="send it again"):
+            send(inbox, "generations", generation("g1"))
+    answer = send(inbox, "generations", generation("g1"))
+    assert process.asked == 2 * DEATHS - 1, "nobody is asked any more"
+    assert answer.failed is not None
+    assert answer.failed.status == 400
+    assert world.letters() == [(None, "undecodable")]
+    assert world.ids("generations", "bot") == []
+    assert process.asked % 2 == 1, "it is away from here on"
+    assert send(inbox, "generations", generation("g2")).accepted == 1, "what nothing is known of, the owner opens"
+    inbox.configure(world.config)
+    process.asked = 0
+    with pytest.raises(StoreUnavailable, match="died while it was asked"):  # with another config it is tried again
+        send(inbox, "generations", generation("g1"))
+
+
+def test_a_record_that_pickle_does_not_take_costs_the_others_nothing(world: World, inbox: Inbox) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    text = "[" * 900 + "1" + "]" * 900
+    body = f'[{{"record_id": "a", "model": "nobody", "x": {text}}}, {orjson.dumps(generation("g1")).decode()}]'
+    answer = inbox.put(Batch("generations", Body("generations", body.encode(), JSON), "test")).result(30)
+    assert answer.accepted == 1
+    assert [(reject.reason, reject.payload) for reject in answer.rejects] == [
+        ("unknown_model", {"record_id": "a", "model": "nobody", "x": deep})
+    ]
+    assert text in world.rows("deadletters", "")[0]["payload"]
+
+
+def test_a_body_that_cannot_be_read_is_refused_each_time_it_comes_under_its_name(world: World, inbox: Inbox) -> None:
+    for _ in range(2):
+        batch = Batch("generations", Body("generations", b"{", JSON), "test", key="k", body_hash="h")
+        failed = inbox.put(batch).result(30).failed
+        assert failed is not None
+        assert (failed.status, failed.reason) == (400, "bad_json")
+    assert len(world.letters()) == 1
+
+
+def test_what_comes_under_a_name_of_another_body_is_set_aside_as_it_came(world: World, inbox: Inbox) -> None:
+    for number, data in enumerate((orjson.dumps(generation("g1")), b"{half \xff", b"{half \xff\n{more")):
+        batch = Batch("generations", Body("generations", data, NDJSON), "test", key="k", body_hash=str(number))
+        assert inbox.put(batch).result(30).accepted == (number == 0)
+    assert [row["reason"] for row in world.rows("deadletters", "")] == ["conflict"] * 3
+    assert [base64.b64decode(row["payload"]) for row in world.rows("deadletters", "")[:2]] == [b"{half \xff"] * 2
 
 
 def test_a_restarted_process_is_told_everything_again(inbox: Inbox, child: Child) -> None:
