@@ -121,6 +121,9 @@ class Receiver(ABC):
                 return await work(request, hold)
             except ClientDisconnect:
                 return self._trouble(request, DISCONNECTED)
+            except asyncio.CancelledError:
+                # The deadline of `stop` has passed. Starlette would say 500, on which an exporter drops what it sent.
+                return self._trouble(request, refused("shutting down"))
             except Exception as exc:
                 return self._trouble(request, trouble_of(exc, self.transport, self.fault_status))
 

@@ -427,6 +427,18 @@ def test_many_senders_at_once_are_all_stored_in_few_commits(door: Door) -> None:
     assert (sample(door.world.metrics, "modelwatch_store_commits_total") or 99) <= 41
 
 
+def test_who_waits_beyond_the_deadline_of_a_stop_is_told_to_come_again(make_door: Callable[..., Door]) -> None:
+    door = make_door()
+    held = Held(door.world.store)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(door.post, "predictions", [prediction("a")])
+        wait_for(lambda: sample(door.world.metrics, "modelwatch_queue_records", queue="inbox"), "the batch to be queued")
+        door.server.stop(deadline_seconds=0.1)
+        held.release()
+        answer = waiting.result(10)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+
+
 def test_without_a_token_of_the_role_ingest_nothing_is_taken(make_door: Callable[..., Door], tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"ingest:{sha256('let-me-in')}\nquery:{sha256('only-looking')}\nadmin:{sha256('boss')}\n")
