@@ -22,15 +22,24 @@ class FeatureKinds:
         """`columns_of`: model -> features that have a column, name -> kind."""
         self._columns_of = columns_of
         self._models = models
+        self._lower: dict[str, tuple[Mapping[str, str], frozenset[str]]] = {}  # by model: columns, and their names
 
     def kind_of(self, model: str, feature: str, seen: str) -> str | None:
         """What a feature is; one without a column is what it looks like, until the writer decides."""
         columns = self._columns_of(model)
         if (known := columns.get(feature)) is not None:
             return known  # a column keeps its type, whatever a later config says
+        if columns and feature.lower() in self._taken(model, columns):
+            return None  # DuckDB's column names differ in more than case or not at all
         if (declared := self._models[model].features) is not None:
             return declared.get(feature)
         return seen if len(columns) < self._models[model].max_features and columnable(feature) else None
+
+    def _taken(self, model: str, columns: Mapping[str, str]) -> frozenset[str]:
+        found = self._lower.get(model)
+        if found is None or found[0] is not columns:
+            found = self._lower[model] = columns, frozenset(map(str.lower, columns))
+        return found[1]
 
 
 class FeatureColumns:

@@ -171,6 +171,7 @@ class Parser:
         if not raw_features and item.get("prediction") is None:
             raise Rejected("missing_field", "neither features nor prediction; send at least one")
         features: dict[str, Any] = {}
+        kinds: list[tuple[str, str]] = []  # taken over once the record is good: one that is not begins no column
         extra = {k: v for k, v in item.items() if k not in _PREDICTION_FIELDS}
         for name, value in raw_features.items():
             # Nearly every value of nearly every batch, so it is worth not asking again what the feature is.
@@ -187,11 +188,10 @@ class Parser:
             same_kind(name, value, kind, has)
             if kind == "number":
                 value = finite(value, f"features.{name}")
-                rows.numbers.add(name)
             else:
                 value = self._text(value if isinstance(value, str) else str(value).lower(), f"features.{name}")
             features[name] = value
-            rows.kinds.add((name, has))
+            kinds.append((name, has))
         event_time = timestamp(item.get("timestamp"), received_at)
         content = content_hash(item)
         record_id = self._id(item, fallback=f"h-{content:016x}" if item.get("timestamp") is not None else None)
@@ -215,6 +215,8 @@ class Parser:
             },
         )
         rows.features.append(features)
+        rows.kinds.update(kinds)
+        rows.numbers.update(name for name, has in kinds if has == "number")
 
     def _labels(self, rows: Rows, index: int, model: str, item: dict[str, Any], received_at: datetime) -> None:
         record_id = self._id(item)

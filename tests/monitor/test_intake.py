@@ -285,6 +285,23 @@ def test_many_senders_share_the_processes(make_world: Callable[..., World], cloc
     assert all(row[f"f_f{row['record_id']}"] == 1.0 for row in rows)
 
 
+def test_features_that_get_no_column_do_not_have_every_body_read_again_by_the_writer(
+    world: World, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {"Age": 1, "age": 2}
+    assert send(inbox, "predictions", prediction("p1", features=both)).accepted == 1
+
+    def read(self: Any) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("monitor.inbox._Again._read", read)
+    assert send(inbox, "predictions", prediction("p2", features=both)).accepted == 1
+    no_id = {"model": "houses", "features": {"Age": 1, "other": 2}}
+    assert send(inbox, "predictions", prediction("p3", features={"Age": 3}), no_id).accepted == 1
+    rows = [(r["record_id"], r["f_Age"], r["extra"]) for r in world.rows("predictions")]
+    assert rows == [("p1", 1.0, '{"features":{"age":2}}'), ("p2", 1.0, '{"features":{"age":2}}'), ("p3", 3.0, None)]
+
+
 def test_rows_cross_as_one_piece_of_arrow() -> None:
     opener = Opener(CONFIG, lambda model: {}, lambda kind, many: None)
     opened = opener.open(Body("predictions", orjson.dumps(PUSHED["predictions"]), JSON), None, NOON)
