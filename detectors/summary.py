@@ -101,6 +101,12 @@ def blocks_of(window: Window, column: str) -> Blocks | None:
     return own(column) if callable(own) and window.has(column) else None
 
 
+def stretches_of(window: Window) -> int | None:
+    """How many stretches of time, as long as those of the reference's blocks, the window lasts; None where that is not known."""
+    found = getattr(window, "stretches", None)
+    return found if isinstance(found, int) else None
+
+
 def content_seed(columns: Mapping[str, NDArray[Any]]) -> int:
     """A number for the content of columns, whatever their order."""
     digest = hashlib.blake2b(digest_size=8)

@@ -32,7 +32,7 @@ from detectors.contract import (
 )
 from detectors.sides import Before, InCells, Kinds, Sides, before, distinct, points_of, read, run
 from detectors.stattests import STATTESTS
-from detectors.summary import content_seed
+from detectors.summary import content_seed, stretches_of
 from detectors.text_drift import TEXT_TESTS
 
 MethodName = Literal[
@@ -322,7 +322,7 @@ class Columns:
         if found:
             columns = {name: one.column for name, (_, one) in found.items()}
             try:
-                kept, alone = self._calibration(columns, reference.rows, current.rows)
+                kept, alone = self._calibration(columns, reference.rows, current.rows, stretches_of(current))
             except NotEnoughData as exc:
                 few = [replace(part, outcome=Outcome.NOT_ENOUGH_DATA, reason=str(exc)) for part, _ in found.values()]
                 return [*self._discovered(parts, {}), *few], metrics
@@ -375,8 +375,10 @@ class Columns:
             done.append(replace(part, threshold=threshold, flagged=flagged))
         return done
 
-    def _calibration(self, columns: Mapping[str, Column], rows: int, window_rows: int) -> tuple[Calibration, dict[str, str]]:
-        """Of all columns together, and of each that cannot be calibrated beside the others the reason.
+    def _calibration(
+        self, columns: Mapping[str, Column], rows: int, window_rows: int, hours: int | None
+    ) -> tuple[Calibration, dict[str, str]]:
+        """Of all columns together, and of each that cannot be calibrated beside the others the reason. `hours`: of the window.
 
         Raises:
             NotEnoughData: none can be.
@@ -384,9 +386,11 @@ class Columns:
         c = self.config
         what = "rows"
         if blocks := [column.of_blocks for column in columns.values() if column.of_blocks is not None]:
-            # As many hours as have about the rows of the window.
+            # As many hours as the window has: three of the night have the rows of one at noon, and their mean moves less. Where
+            # that is not known, as many as have about its rows.
             held = max(one.whole.rows for one in blocks)
-            rows, window_rows, what = len(blocks[0].counts), max(round(window_rows * len(blocks[0].counts) / held), 1), "hours"
+            alike = hours if hours is not None else round(window_rows * len(blocks[0].counts) / held)
+            rows, window_rows, what = len(blocks[0].counts), max(alike, 1), "hours"
         lengths = dict.fromkeys(columns, c.block_rows) if c.block_rows is not None and not blocks else self._dependence(columns)
         alone: dict[str, str] = {}
 

@@ -240,7 +240,14 @@ class Pair:
     def current(self, part: Slice) -> SummaryWindow:
         here, ledger = self._here, self._here.ledger(self._basis, part)
         sums = ledger.window(here.reader, *self._window)
-        return SummaryWindow(sums, self._basis, here.features, rows=lambda: part.of(here.between([self._window])))
+        return SummaryWindow(
+            sums, self._basis, here.features, rows=lambda: part.of(here.between([self._window])), hours=self._hours
+        )
+
+    @property
+    def _hours(self) -> int:
+        """Of the window, an hour for a part of one."""
+        return max(round((self._window[1] - self._window[0]) / HOUR), 1)
 
     def reference(self, part: Slice) -> SummaryWindow:
         """Of counts; where there are rows, they are the reference."""
@@ -250,8 +257,7 @@ class Pair:
             sums, blocks, self.name = self._frozen.counts(ledger.where, lambda: ledger.cut(here.reader, *span))
         else:
             sums = self._sums(part)
-            window_hours = max(round((self._window[1] - self._window[0]) / HOUR), 1)
-            blocks = ledger.blocks(here.reader, self._spans, MIN_BLOCKS * window_hours)
+            blocks = ledger.blocks(here.reader, self._spans, MIN_BLOCKS * self._hours)
         # A feature that came after the edges were frozen is not in the reference; nobody reads all its rows to find that out.
         known = {name: kind for name, kind in here.features.items() if name in self._basis.columns}
         return SummaryWindow(

@@ -23,8 +23,9 @@ class SummaryWindow:
         rows: Callable[[], TableWindow],
         blocks: Mapping[str, Blocks] | None = None,
         name: str = "",
+        hours: int | None = None,
     ) -> None:
-        """`rows` reads them, `blocks` is by feature, of a reference."""
+        """`rows` reads them, `blocks` is by feature, of a reference; `hours` is how long a window lasts."""
         self._sums = sums
         self._basis = basis
         self._read = rows
@@ -33,6 +34,7 @@ class SummaryWindow:
         self.features = features
         self.rows = max((one.rows for one in sums.values()), default=0)
         self.name = name
+        self.stretches = hours
 
     def has(self, column: str) -> bool:
         return column in self.features

@@ -102,6 +102,17 @@ def test_a_trailing_reference_with_many_rows_is_counts_and_finds_what_moved(worl
     assert not any(p.flagged for p in again[1].parts)
 
 
+def test_a_busy_hour_is_compared_with_hours_and_not_with_as_many_as_have_its_rows(world: World) -> None:
+    """Ten hours together differ less from the others than one does, however many rows that has."""
+    found = look(world, counting(world, check({"trailing": "9d"})), TODAY + 2 * HOUR)
+    assert found is not None
+    assert found[1].n_current == 400
+    assert found[1].metrics["resampled_hours"] == 1
+    longer = look(world, counting(world, check({"trailing": "9d"}, window="4h")), TODAY + 2 * HOUR)
+    assert longer is not None
+    assert longer[1].metrics["resampled_hours"] == 4
+
+
 def test_after_a_restart_the_reading_is_the_same(world: World) -> None:
     found = [look(world, counting(world, check({"trailing": "9d"})), TODAY + HOUR) for _ in range(2)]
     assert found[0] is not None
