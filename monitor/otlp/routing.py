@@ -30,7 +30,8 @@ class Router:
         found = attributes.get(MODEL) or resource.get(MODEL) or self._matched(attributes, resource)
         if found is None:
             service = resource.get(SERVICE)
-            found = service if service in self._tasks else batch or self._default
+            # Which may be a list: whatever it is, the others of its export must not suffer.
+            found = service if isinstance(service, str) and service in self._tasks else batch or self._default
         task = self._tasks.get(found) if isinstance(found, str) else None
         if task == "llm":
             return found  # type: ignore[return-value]

@@ -302,6 +302,19 @@ def test_features_that_get_no_column_do_not_have_every_body_read_again_by_the_wr
     assert rows == [("p1", 1.0, '{"features":{"age":2}}'), ("p2", 1.0, '{"features":{"age":2}}'), ("p3", 3.0, None)]
 
 
+def test_a_service_whose_name_is_no_text_costs_the_others_of_its_export_nothing(world: World, inbox: Inbox) -> None:
+    one = json.loads(as_json(export("one")))["resourceSpans"]
+    odd = json.loads(as_json(export("two")))["resourceSpans"]
+    (name,) = [a for a in odd[0]["resource"]["attributes"] if a["key"] == "service.name"]
+    odd_values: tuple[dict[str, Any], ...] = ({"arrayValue": {"values": [{"stringValue": "bot"}]}}, {"kvlistValue": {}})
+    for value in odd_values:
+        name["value"] = value
+        body = Body("spans", orjson.dumps({"resourceSpans": one + odd}), JSON)
+        answer = inbox.put(Batch("spans", body, "test")).result(30)
+        assert [reject.reason for reject in answer.rejects] == ["unknown_model"]
+        assert answer.accepted + answer.duplicates == 1
+
+
 def test_rows_cross_as_one_piece_of_arrow() -> None:
     opener = Opener(CONFIG, lambda model: {}, lambda kind, many: None)
     opened = opener.open(Body("predictions", orjson.dumps(PUSHED["predictions"]), JSON), None, NOON)
