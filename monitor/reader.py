@@ -55,11 +55,11 @@ class Reader:
         Raises:
             NotEvaluable: rows_unavailable.
         """
-        self._whole = True
+        before, self._whole = self._whole, True
         try:
             yield
         finally:
-            self._whole = False
+            self._whole = before
 
     def execute(self, sql: str) -> None:
         """For COPY out of the store; the transaction can read only what it sees."""

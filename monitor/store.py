@@ -459,8 +459,9 @@ class Store:
         """What the writer keeps in memory: last sequence numbers, features, keys."""
         self._seq, self._sealed, self._features, self._keys, self._places = {}, {}, {}, {}, {}
         self._watermarks = {row["model"]: row["watermark"] for row in self._rows("SELECT model, watermark FROM watermarks")}
+        features: dict[str, dict[str, str]] = {}
         for row in self._rows("SELECT model, feature, kind FROM features"):
-            self._features.setdefault(row["model"], {})[row["feature"]] = row["kind"]
+            features.setdefault(row["model"], {})[row["feature"]] = row["kind"]
         reader = Reader(self._connection, self.root)  # others may not look yet
         for row in self._rows("SELECT kind, model, file, last_seq FROM manifest ORDER BY first_seq"):
             log_key = (row["kind"], row["model"])
@@ -473,8 +474,7 @@ class Store:
             ("predictions", r["table_name"].removeprefix("predictions:"))
             for r in self._rows("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'predictions:%'")
         ]
-        for _, model in predictions:
-            self._features.setdefault(model, {})
+        self._features = {**{model: {} for _, model in predictions}, **features}  # as a whole: others may look meanwhile
         shared = [
             (kind, row["model"])
             for kind in KINDS
