@@ -87,7 +87,8 @@ def _state(reader: Reader, model: str, *, labels: bool) -> tuple[int, ...]:
         for kind, last in hot.items()
     ]
     row = reader.query(
-        f"SELECT {', '.join(columns)}, bit_xor(hash(file)) FILTER (quarantined IS NOT NULL) AS aside FROM manifest WHERE model = ?",
+        f"SELECT {', '.join(columns)}, bit_xor(hash(file)) FILTER (quarantined IS NOT NULL) AS aside "
+        "FROM manifest WHERE model = ?",
         [model],
     )[0]
     return tuple(int(value or 0) for value in row.values())
