@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
+from monitor import log
 from monitor.blocks import Opened, packed
 from monitor.columns import FeatureKinds
 from monitor.config import Config
@@ -102,7 +103,27 @@ class Opener:
         return opened
 
     def parse(self, kind: str, items: Sequence[Any], model: str | None, arrived_at: datetime) -> Parsed:
-        """Of items that are masked."""
+        """Of items that are masked. One that no rule of ours foresaw is set aside: the others must not suffer."""
+        try:
+            return self._parsed(kind, items, model, arrived_at)
+        except MemoryError:
+            raise
+        except Exception as exc:  # a fault of ours; not its message, which may show what was sent
+            log.error("a record cannot be parsed and is set aside; please report it", kind=kind, error=type(exc).__name__)
+            return self._parsed(
+                kind, [self._sound(kind, i, item, model, arrived_at) for i, item in enumerate(items)], model, arrived_at
+            )
+
+    def _sound(self, kind: str, index: int, item: Any, model: str | None, arrived_at: datetime) -> Any:
+        """The item, or a reject where it is the fault of this one."""
+        try:
+            self._parsed(kind, [item], model, arrived_at)
+        except Exception as exc:
+            name = type(exc).__name__
+            return Reject(index, "undecodable", f"a fault of the daemon ({name}); its log says more", None, item)
+        return item
+
+    def _parsed(self, kind: str, items: Sequence[Any], model: str | None, arrived_at: datetime) -> Parsed:
         if kind == "spans":
             return self._spans.spans(items, model=model, received_at=arrived_at)
         if kind == "logs":

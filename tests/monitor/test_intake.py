@@ -315,6 +315,16 @@ def test_a_service_whose_name_is_no_text_costs_the_others_of_its_export_nothing(
         assert answer.accepted + answer.duplicates == 1
 
 
+def test_a_record_that_no_rule_foresaw_is_set_aside_alone() -> None:
+    config = Config.model_validate({"models": [{"name": n, "task": "regression"} for n in ("houses", "flats")]})
+    columns: dict[str, dict[str, str]] = {"houses": {}}  # not to know of flats is a fault that nothing expects
+    opener = Opener(config, lambda model: columns[model], lambda kind, many: None)
+    items = [prediction("p1", features={"a": 1}), prediction("p2", model="flats", features={"a": 1}), prediction("p3")]
+    opened = opener.open(Body("predictions", orjson.dumps(items), JSON), None, NOON)
+    assert opened.blocks["predictions", "houses"].columns["record_id"] == ["p1", "p3"]
+    assert [(r.index, r.reason, r.payload) for r in opened.rejects] == [(1, "undecodable", items[1])]
+
+
 def test_rows_cross_as_one_piece_of_arrow() -> None:
     opener = Opener(CONFIG, lambda model: {}, lambda kind, many: None)
     opened = opener.open(Body("predictions", orjson.dumps(PUSHED["predictions"]), JSON), None, NOON)
