@@ -85,7 +85,7 @@ class DayFile:
     def day(self) -> Sums:
         """
         Raises:
-            OSError, pa.ArrowException: it is damaged.
+            OSError, pa.ArrowException: it is damaged, or no longer what was opened.
         """
         return self._read([0])[DAY]
 
@@ -97,6 +97,8 @@ class DayFile:
 
     def _read(self, groups: Sequence[int]) -> dict[Hour, Sums]:
         with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            if int((file.schema_arrow.metadata or {}).get(THROUGH, -1)) != self.through:
+                raise OSError("another has written it meanwhile")
             table = file.read_row_groups(list(groups))
         columns = {name: table[name].combine_chunks() for name in table.column_names}
         lists = {name: _pieces(columns[name]) for name in ("cells", "counts", "hashes")}

@@ -142,8 +142,11 @@ class Ledger:
         at = _midnight(day)
         new = count(reader, self._model, self.basis, at, at + DAY, after_seq=after, until_seq=seen, where=self.where)
         if new:
-            hours = added(self._hours(reader, at), new, self.basis)
+            before = self._hours(reader, at)
             assert self._files is not None
+            if self._files[day] is not file:
+                return  # it had to be counted again, which has what is new
+            hours = added(before, new, self.basis)
             self._files[day] = DayFile.write(file.path, self.basis, hours, seen)
 
     def _load(self, reader: Reader) -> dict[date, DayFile]:

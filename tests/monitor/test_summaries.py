@@ -271,6 +271,27 @@ def test_a_file_that_is_no_longer_what_it_was_is_counted_again(world: World, har
     check_against_rows(world, ledger_of(world, ledger.basis), *whole)
 
 
+def test_a_file_that_is_lost_when_rows_come_for_it_has_them_once(world: World) -> None:
+    ledger = ledger_of(world)
+    whole = MIDNIGHT, MIDNIGHT + 3 * DAY
+    check_against_rows(world, ledger, *whole)
+    (ledger._folder / f"{(MIDNIGHT + DAY).date().isoformat()}.parquet").unlink()
+    world.send("predictions", *houses(8, MIDNIGHT, NOON, 100))
+    check_against_rows(world, ledger, *whole)
+
+
+def test_two_who_keep_the_same_days_double_nothing(world: World) -> None:
+    """As when edges are given up and found again while somebody still counts on them."""
+    one = ledger_of(world)
+    whole = MIDNIGHT, MIDNIGHT + 3 * DAY
+    check_against_rows(world, one, *whole)
+    other = ledger_of(world, one.basis)
+    for seed in (11, 12):
+        world.send("predictions", *houses(seed, MIDNIGHT, NOON, 100))
+        check_against_rows(world, other, *whole)
+        check_against_rows(world, one, *whole)
+
+
 def test_an_older_store_is_not_believed_to_hold_what_a_newer_one_did(world: World, make_world: Callable[..., World]) -> None:
     ledger = ledger_of(world)
     check_against_rows(world, ledger, MIDNIGHT, MIDNIGHT + 3 * DAY)
