@@ -210,6 +210,16 @@ class Ledger:
                 yield from count(reader, self._model, self.basis, low, high, where=self.where).values()
 
 
+def whole_hours(span: Span) -> int:
+    """How many hours of the clock lie in it from beginning to end: so many it has counts of.
+
+    >>> quarter_past = EPOCH + timedelta(minutes=15)
+    >>> whole_hours((quarter_past, quarter_past + HOUR)), whole_hours((EPOCH, EPOCH + HOUR))
+    (0, 1)
+    """
+    return max((_down(span[1], HOUR) - _up(span[0], HOUR)) // HOUR, 0)
+
+
 def _down(when: datetime, step: timedelta) -> datetime:
     return when - (when - EPOCH) % step
 

@@ -26,7 +26,7 @@ from monitor.slices import WHOLE, Slice, Slices, counted, fits
 from monitor.summaries.basis import Basis, CategoryEdges, Edges
 from monitor.summaries.counting import Sums, of_window
 from monitor.summaries.frozen import Frozen
-from monitor.summaries.ledger import HOUR, Ledger
+from monitor.summaries.ledger import HOUR, Ledger, whole_hours
 from monitor.summaries.sums import Sum, total
 from monitor.summaries.window import SummaryWindow
 from monitor.traffic import Traffic
@@ -119,7 +119,7 @@ class Counting:
         name = references.title(reference, window[0])
         if basis is None and here.rows(spans) <= self._most_rows:
             return None
-        hours = sum((last - first) // HOUR for first, last in spans)
+        hours = sum(whole_hours(span) for span in spans)
         by_hours = _enough(hours, window[1] - window[0])
         if by_hours and basis is not None:
             pair = Pair(here, window, basis, spans=spans, name=f"{name}, counts on {basis.hash}")
