@@ -133,7 +133,7 @@ class OtlpGrpcServer:
         self._begun.set()
         grace = await self._ending
         await server.stop(grace)
-        self._decoders.shutdown()
+        self._decoders.shutdown(wait=False)  # one that hangs has had its time, and nobody waits for its answer any more
 
     async def export(self, signal: Signal, requests: AsyncIterator[bytes], context: Context) -> bytes:
         started = self._clock.monotonic()

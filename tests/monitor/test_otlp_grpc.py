@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from monitor.auth import Tokens
 from monitor.config import OtlpGrpc, Tls
 from monitor.errors import InboxFull, StoreUnavailable
+from monitor.inbox import Answer, Batch
 from monitor.otlp.exports import SIGNALS
 from monitor.otlp.grpc import OtlpGrpcServer
 from monitor.receiving import Budget
@@ -417,3 +418,29 @@ def test_connections_beyond_the_limit_are_closed_and_make_room_when_they_go(rece
 
         wait_for(taken, "room for another")
     assert receiver.witness.names() == ["one"]
+
+
+def test_a_stop_does_not_wait_for_a_body_that_nobody_can_open(receiver: Receiver) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    class Hanging:
+        def put(self, batch: Batch, /) -> Future[Answer]:
+            begun.set()
+            end.wait(SECONDS)
+            raise StoreUnavailable("the store is closed")
+
+    server = OtlpGrpcServer(
+        receiver.listener, receiver.world.config, Hanging(), tokens=Tokens(None), budget=receiver.budget,
+        clock=receiver.world.clock, metrics=receiver.world.metrics,
+    )  # fmt: skip
+    server.start()
+    try:
+        with grpc.insecure_channel(server.address) as channel:
+            method: Any = channel.unary_unary(TRACES)
+            waiting = method.future(export("one").SerializeToString(), timeout=SECONDS)
+            assert begun.wait(SECONDS)
+            server.stop(deadline_seconds=0.1)
+            assert not end.is_set()
+            assert waiting.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        end.set()
