@@ -127,8 +127,8 @@ def find(bins: Bins, values: FloatArray, n: int, *, min_rows: int, most: int, al
 
     `min_rows`: of a part, on one side. `most`: so many are handed to the other half. `alpha`: that any is confirmed by chance.
     """
-    halves = np.concatenate([np.arange(side) * RUNS // side % 2 for side in (n, len(values) - n)])
-    first, second = (_Half(bins, values, n, halves == half) for half in (0, 1))
+    half = halves(n, len(values) - n)
+    first, second = (_Half(bins, values, n, half == one) for one in (0, 1))
     chosen, searched = _candidates(bins, first, min_rows, most)
     found = []
     for pair in chosen:
@@ -155,6 +155,11 @@ def find(bins: Bins, values: FloatArray, n: int, *, min_rows: int, most: int, al
         )
         pieces.append((at, piece))
     return tuple(piece for _, piece in sorted(pieces, key=lambda one: one[0])), searched
+
+
+def halves(n: int, m: int) -> NDArray[np.int64]:
+    """Of each of n and then m rows: 0 where it is searched, 1 where it confirms."""
+    return np.concatenate([np.arange(side) * RUNS // side % 2 for side in (n, m)])
 
 
 class _Half:

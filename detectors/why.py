@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from detectors.contract import ColumnKind, DetectorConfig, FloatArray, NotEnoughData, NotEvaluable, Window
 from detectors.labelled import Classes
 from detectors.multivariate_drift import raw, usable
-from detectors.pieces import Bins, Piece, cut, find
+from detectors.pieces import Bins, Piece, cut, find, halves
 
 BoolArray = NDArray[np.bool_]
 
@@ -79,7 +79,8 @@ class Explanation:
 def drift(reference: Window, current: Window, config: WhyConfig | None = None) -> Explanation:
     """Why the window can be told from the reference. Rows are taken to be in the order of time.
 
-    Costs: `folds` fits of boosted trees over at most 2 * `max_rows` rows, and `permutations` predictions a feature.
+    Costs: `folds` fits of boosted trees over at most 2 * `max_rows` rows and `folds` + 1 over half of them, and `permutations`
+    predictions a feature.
 
     Raises:
         NotEnoughData: fewer than 200 rows on a side.
@@ -99,10 +100,12 @@ def drift(reference: Window, current: Window, config: WhyConfig | None = None) -
     c = config or WhyConfig()
     sides = _sides(reference, current, c)
     x = sides.matrix
-    area, scores, shares, errors = _told_apart(x, sides.n, sides.kinds, c)
+    area, shares, errors, scores = _told_apart(x, sides.n, sides.kinds, c)
     causes = [Cause(name, float(v), float(e)) for name, v, e in zip(sides.names, shares, errors, strict=True)]
     causes.sort(key=lambda cause: (-cause.contribution, cause.feature))
     pieces, searched = _pieces(sides, scores, c)
+    if area <= 0.5:  # nobody can tell the sides apart, so there is nothing to account for
+        pieces = ()
     return Explanation("area_above_half", area - 0.5, tuple(causes), pieces, searched, sides.n, sides.m, tuple(sides.left_out))
 
 
@@ -216,17 +219,43 @@ def _pieces(sides: _Sides, values: FloatArray, c: WhyConfig) -> tuple[tuple[Piec
 
 
 def _told_apart(x: FloatArray, n: int, kinds: list[ColumnKind], c: WhyConfig) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    """Area under the curve, each row's score by a model that has not seen it, and each feature's Shapley value with its error."""
+    """Area under the curve, each feature's Shapley value with its error, and each row's score by a model that has not seen it."""
     import sklearn.ensemble  # noqa: F401 (before the limit, which finds only what is loaded)
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="openmp"):  # as in multivariate_drift: threads that wait for each other take minutes
-        return _shapley(x, n, kinds, c)
+        return *_shapley(x, n, kinds, c), _apart(x, n, kinds, c)
 
 
-def _shapley(x: FloatArray, n: int, kinds: list[ColumnKind], c: WhyConfig) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+def _fitted(x: FloatArray, current: BoolArray, kinds: list[ColumnKind], c: WhyConfig) -> Any:
+    """A classifier for which both sides count alike."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    model = HistGradientBoostingClassifier(
+        max_iter=50, categorical_features=[kind == "category" for kind in kinds], early_stopping=False, random_state=c.seed
+    )
+    weights = np.where(current, 1 / current.sum(), 1 / (~current).sum())
+    return model.fit(x, current, sample_weight=weights * len(x) / 2)
+
+
+def _apart(x: FloatArray, n: int, kinds: list[ColumnKind], c: WhyConfig) -> FloatArray:
+    """Each row's score, for the search of parts: of the half that confirms by a model of the half that is searched, and of that
+    one by models of the rest of it. What confirms must have had no say in what is searched, not even through a model."""
+    m = len(x) - n
+    current = np.arange(len(x)) >= n
+    half = halves(n, m)
+    fold = np.concatenate([np.arange(side) * c.folds // side for side in (n, m)])
+    scores = np.empty(len(x))
+    for k in range(c.folds):
+        asked = (half == 0) & (fold == k)
+        seen = (half == 0) & (fold != k)
+        scores[asked] = _fitted(x[seen], current[seen], kinds, c).predict_proba(x[asked])[:, 1]
+    seen = half == 0
+    scores[~seen] = _fitted(x[seen], current[seen], kinds, c).predict_proba(x[~seen])[:, 1]
+    return scores
+
+
+def _shapley(x: FloatArray, n: int, kinds: list[ColumnKind], c: WhyConfig) -> tuple[float, FloatArray, FloatArray]:
     m, d = len(x) - n, x.shape[1]
     current = np.arange(len(x)) >= n
     fold = np.concatenate([np.arange(side) * c.folds // side for side in (n, m)])
@@ -234,11 +263,7 @@ def _shapley(x: FloatArray, n: int, kinds: list[ColumnKind], c: WhyConfig) -> tu
     scores = np.empty(len(x))
     for k in range(c.folds):
         seen = fold != k
-        model = HistGradientBoostingClassifier(
-            max_iter=50, categorical_features=[kind == "category" for kind in kinds], early_stopping=False, random_state=c.seed
-        )
-        weights = np.where(current[seen], 1 / current[seen].sum(), 1 / (~current[seen]).sum())
-        model.fit(x[seen], current[seen], sample_weight=weights * seen.sum() / 2)
+        model = _fitted(x[seen], current[seen], kinds, c)
         scores[~seen] = model.predict_proba(x[~seen])[:, 1]
         models.append(model)
     area = _area(scores, current)
@@ -264,7 +289,7 @@ def _shapley(x: FloatArray, n: int, kinds: list[ColumnKind], c: WhyConfig) -> tu
         gains[p, order] = np.diff(areas)
     # What the thousand rows differ from all is spread evenly, so that the shares add up to the area that is told.
     shares = gains.mean(axis=0) + (area - whole) / d
-    return area, scores, shares, gains.std(axis=0, ddof=1) / math.sqrt(c.permutations)
+    return area, shares, gains.std(axis=0, ddof=1) / math.sqrt(c.permutations)
 
 
 def _area(scores: FloatArray, current: BoolArray) -> float:

@@ -120,6 +120,14 @@ def test_parts_are_found_by_chance_no_more_often_than_is_asked() -> None:
     assert found <= 7, "of 60 at 0.05, seven or more come in 2 % of cases"
 
 
+def test_of_sides_that_cannot_be_told_apart_no_part_is_named() -> None:
+    quick = WhyConfig(permutations=2, folds=2)
+    found = [why.drift(frame(traffic(2 * seed, 500)), frame(traffic(2 * seed + 1, 500)), quick) for seed in range(16)]
+    assert not any(one.pieces for one in found if one.change <= 0)
+    assert any(one.change <= 0 for one in found)
+    assert sum(bool(one.pieces) for one in found) <= 3, "of 16 at 0.05, four or more come in 1 % of cases"
+
+
 def test_rows_that_depend_on_each_other_count_for_less() -> None:
     rng = np.random.default_rng(0)
     steps = rng.normal(size=4000)
