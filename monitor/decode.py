@@ -16,6 +16,9 @@ from monitor.errors import BodyRejected
 from monitor.records import Reject
 
 BOM = b"\xef\xbb\xbf"  # which Windows puts before UTF-8; JSON knows none
+MOST_RECORDS = 100_000
+"""In a body. A record that is refused takes a kilobyte of ours, whatever it took to send: two bytes in `[1,1,1]`."""
+
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 
@@ -23,16 +26,25 @@ def decode(body: bytes, content_type: str = "application/json") -> list[Any]:
     """Records in order; a `Reject` stands where one could not be read.
 
     Raises:
-        BodyRejected: 400, when the body as a whole is not JSON.
+        BodyRejected: 400, when the body as a whole is not JSON; 413, when it has more than `MOST_RECORDS`.
     """
     body = body.removeprefix(BOM)
     if content_type.partition(";")[0].strip().lower() in NDJSON:
+        few_enough(body.count(b"\n"))
         return decode_lines(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         value = _lenient(body)
-    return value if isinstance(value, list) else [value]
+    records = value if isinstance(value, list) else [value]
+    few_enough(len(records))
+    return records
+
+
+def few_enough(records: int) -> None:
+    """Raises BodyRejected (413), where a body has more than `MOST_RECORDS`."""
+    if records > MOST_RECORDS:
+        raise BodyRejected(413, "too_large", f"the body has {records:,} records; send at most {MOST_RECORDS:,} at once")
 
 
 def decode_lines(block: bytes) -> list[Any]:

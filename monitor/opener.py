@@ -63,7 +63,7 @@ class Body(Sequence[Any]):
                 self._items = self._decoded(), None
             except BodyRejected as exc:
                 reason = exc.reason
-                if self.kind in ("spans", "logs"):
+                if self.kind in ("spans", "logs") and reason != "too_large":
                     reason = "bad_json" if encoding_of(self.content_type) == JSON else "undecodable"
                 self._items = unreadable(self.data, reason, exc), exc
         return self._items

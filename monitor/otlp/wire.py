@@ -24,6 +24,7 @@ from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from monitor.decode import few_enough
 from monitor.errors import BodyRejected
 from monitor.otlp import wirejson as otlpjson
 from monitor.otlp.inflate import inflate as inflate
@@ -61,7 +62,8 @@ def decode_traces(body: bytes, content_type: str = PROTOBUF) -> list[Span | Reje
     """The spans of an export in order, a `Reject` where one is no good.
 
     Raises:
-        BodyRejected: 400, when the body as a whole is not what it says it is; 415, when it says something else.
+        BodyRejected: 400, when the body as a whole is not what it says it is; 413, when it holds more than `MOST_RECORDS` of
+            `monitor.decode`; 415, when it says something else.
     """
     if encoding_of(content_type) == JSON:
         return otlpjson.decode_traces(body)
@@ -71,6 +73,7 @@ def decode_traces(body: bytes, content_type: str = PROTOBUF) -> list[Span | Reje
     except DecodeError as exc:
         _piecewise(body, exc, trace_pb2.Span, _span, spans)
         return spans
+    few_enough(sum(len(of_scope.spans) for of_resource in request.resource_spans for of_scope in of_resource.scope_spans))
     for of_resource in request.resource_spans:
         resource = _attributes(of_resource.resource.attributes) if of_resource.scope_spans else {}
         for of_scope in of_resource.scope_spans:
@@ -90,6 +93,7 @@ def decode_logs(body: bytes, content_type: str = PROTOBUF) -> list[LogRecord | R
     except DecodeError as exc:
         _piecewise(body, exc, logs_pb2.LogRecord, _log, records)
         return records
+    few_enough(sum(len(of_scope.log_records) for of_resource in request.resource_logs for of_scope in of_resource.scope_logs))
     for of_resource in request.resource_logs:
         resource = _attributes(of_resource.resource.attributes) if of_resource.scope_logs else {}
         for of_scope in of_resource.scope_logs:

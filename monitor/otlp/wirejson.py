@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from monitor.decode import BOM
+from monitor.decode import BOM, few_enough
 from monitor.errors import BodyRejected
 from monitor.fields import Rejected, shown
 from monitor.otlp.spans import Event, Link, LogRecord, Span, wrong_ids
@@ -46,6 +46,7 @@ def _decode(body: bytes, resources: str, scopes: str, records: str, read: Callab
     try:
         for item, origin in _walk(export, resources, scopes, records):
             items.append(_one(item, origin, len(items), read, lenient))
+            few_enough(len(items))
         for other, path in SIGNALS.items():
             if other != resources and export.get(other):
                 message = f"{other}: another signal; send it to {path}"

@@ -9,8 +9,10 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from monitor.decode import decode, decode_lines
+from monitor.decode import MOST_RECORDS, decode, decode_lines
 from monitor.errors import BodyRejected
 from monitor.otlp.wire import decode_traces
 from monitor.records import REASONS, Reject
@@ -114,3 +116,30 @@ def test_a_byte_order_mark_before_the_body_is_skipped() -> None:
     assert decode(mark + b'{"a": NaN}')[0].reason == "not_finite"
     assert decode_lines(mark + b'{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
     assert decode_traces(mark + b'{"resourceSpans": []}', "application/json") == []
+
+
+MANY = MOST_RECORDS + 1
+TOO_MANY = {
+    "an array": lambda: decode(b"[" + b"1," * MOST_RECORDS + b"1]"),
+    "lines": lambda: decode(b"1\n" * MANY, "application/x-ndjson"),
+    "spans": lambda: decode_traces(ExportTraceServiceRequest(resource_spans=[of_scopes()]).SerializeToString()),
+    "spans as JSON": lambda: decode_traces(
+        orjson.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{}] * MANY}]}]}), "application/json"
+    ),
+}
+
+
+def of_scopes() -> ResourceSpans:
+    spans = [Span()] * (MANY // 2 + 1)
+    return ResourceSpans(scope_spans=[ScopeSpans(spans=spans), ScopeSpans(spans=spans)])
+
+
+@pytest.mark.parametrize("name", TOO_MANY)
+def test_a_body_of_more_records_than_memory_is_meant_for_is_refused_as_a_whole(name: str) -> None:
+    with pytest.raises(BodyRejected, match="at most 100,000 at once") as caught:
+        TOO_MANY[name]()
+    assert (caught.value.status, caught.value.reason) == (413, "too_large")
+
+
+def test_as_many_records_as_a_body_may_have_are_read() -> None:
+    assert len(decode(b"[" + b"1," * (MOST_RECORDS - 1) + b"1]")) == MOST_RECORDS
