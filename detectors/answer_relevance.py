@@ -26,7 +26,8 @@ class AnswerRelevance:
     Gives:  value; stage `static` or `minilm`; in `detail` `span` (offsets of the sentence nearest to the question), True under
             `unclear` where the value is near the flag even so, and under `truncated` where something was left out.
     Ends:   not_evaluable with content_off, no_question, empty_answer or wrong_type.
-    Costs:  a millisecond for an answer of a page; two short encodings where it is looked at closer. Bounded by the settings.
+    Costs:  a millisecond of processor time for eight sentences; two short encodings where they are looked
+            at closer. Bounded by the settings.
     Equal:  a row gives the same value in any batch up to 1e-5, as the encoder's vectors do up to 1e-6.
     """
 
