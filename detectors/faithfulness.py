@@ -170,7 +170,7 @@ def read_row(row: Row, config: Faithfulness.Config) -> Case | Score:
         return Score.not_evaluable("wrong_type")
     if not response.strip():
         return Score.not_evaluable("empty_answer")
-    kept, contexts_truncated = cut_contexts(contexts or (), config)
+    kept, contexts_truncated = cut_contexts(contexts or (), config.max_passages, config.max_context_chars)
     evidence = Evidence(kept)
     if not evidence.texts:
         return Score.not_evaluable("no_context")
@@ -189,15 +189,15 @@ def read_row(row: Row, config: Faithfulness.Config) -> Case | Score:
     )
 
 
-def cut_contexts(contexts: Sequence[Any], config: Faithfulness.Config) -> tuple[list[tuple[int, str]], bool]:
+def cut_contexts(contexts: Sequence[Any], max_passages: int, max_chars: int) -> tuple[list[tuple[int, str]], bool]:
     """The contexts that will be read, with their indices, and whether anything was left out."""
     kept: list[tuple[int, str]] = []
-    left = config.max_context_chars
+    left = max_chars
     truncated = False
     for index, text in enumerate(contexts):
         if not isinstance(text, str) or not text.strip():
             continue
-        if len(kept) == config.max_passages or not left:
+        if len(kept) == max_passages or not left:
             return kept, True
         truncated = truncated or len(text) > left
         kept.append((index, text[:left]))

@@ -11,7 +11,9 @@ from detectors.contract import DetectorConfig, RowDetector, WindowDetector
 DetectorClass = type[RowDetector] | type[WindowDetector]
 
 SHIPPED = {
+    "answer_relevance": "detectors.answer_relevance:AnswerRelevance",
     "attribution_drift": "detectors.attribution_drift:AttributionDrift",
+    "context_relevance": "detectors.context_relevance:ContextRelevance",
     "data_drift": "detectors.data_drift:DataDrift",
     "data_quality": "detectors.data_quality:DataQuality",
     "embedding_drift": "detectors.embedding_drift:EmbeddingDrift",
