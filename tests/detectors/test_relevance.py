@@ -232,7 +232,7 @@ def test_real_answers_and_passages_score_above_those_of_others() -> None:
         assert auroc(np.arange(len(scores)) < len(rows), scores) > 0.75
 
 
-def test_the_shipped_heads_were_fitted_as_the_code_fits_them(tmp_path: Path) -> None:
+def test_heads_are_fitted_written_and_read_back(tmp_path: Path) -> None:
     """On a few rows: the script's way from rows to files, and back into a detector."""
     rows = labelled()
     few = {name: tabulate(make(rows, 0), resources().static(), encoder()) for name, make in training.MAKE.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -119,7 +120,7 @@ def test_a_byte_order_mark_before_the_body_is_skipped() -> None:
 
 
 MANY = MOST_RECORDS + 1
-TOO_MANY = {
+TOO_MANY: dict[str, Callable[[], Any]] = {
     "an array": lambda: decode(b"[" + b"1," * MOST_RECORDS + b"1]"),
     "lines": lambda: decode(b"1\n" * MANY, "application/x-ndjson"),
     "spans": lambda: decode_traces(ExportTraceServiceRequest(resource_spans=[of_scopes()]).SerializeToString()),
