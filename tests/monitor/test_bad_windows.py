@@ -126,7 +126,7 @@ FEATURES: dict[str, tuple[Callable[[], Rows], dict[str, int], dict[str, tuple[st
     "one that is null": (lambda: with_x(rows(11), lambda i: None), {}, {"x": (FEW, False)}, 1, 1 / 3),
     "one that comes new": (
         lambda: [{**r, "features": {**r["features"], "z": float(i)}} for i, r in enumerate(rows(11))],
-        {}, {"x": (OK, False), "z": (FEW, False)}, 1, 0,
+        {}, {"x": (OK, False), "z": (FEW, False)}, 1, 1 / 4,
     ),
     "one value": (lambda: with_x(rows(11), lambda i: 5.0), {}, {"x": (OK, True)}, 0, 1 / 3),
     "texts that are all distinct": (
