@@ -297,7 +297,10 @@ def test_an_unknown_detector_is_answered_with_those_there_are(tmp_path: Path) ->
         assert len(found) == 1
         assert found[0].startswith("checks.0.detector: ")
         assert wrong in found[0]
-    assert "there are answer_relevance, attribution_drift, " in problems(tmp_path, {**GOOD, "checks": [check("c") | {"detector": "drift"}]})[0]
+    assert (
+        "there are answer_relevance, attribution_drift, "
+        in problems(tmp_path, {**GOOD, "checks": [check("c") | {"detector": "drift"}]})[0]
+    )
 
 
 def test_a_detector_whose_module_is_broken_is_a_problem_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
