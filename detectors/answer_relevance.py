@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from detectors.cascade import NOWHERE, Answer, Band, Stage, run
+from detectors.cascade import Answer, Band, Stage, run
 from detectors.contract import DetectorConfig, Resources, Row, Score, Worse
 from detectors.faithfulness import Heads
 from detectors.relevance import Look, Pair, asked, features_of, load_heads, look, look_closer, pair
@@ -49,8 +49,7 @@ class AnswerRelevance:
 
     def __init__(self, config: AnswerRelevance.Config | None = None) -> None:
         self.config = config or self.Config()
-        around, width = self.config.unsure_around, self.config.unsure_width
-        self.band = Band(around - width, around + width) if width else NOWHERE
+        self.band = Band.around(self.config.unsure_around, self.config.unsure_width)
         self._resources: Resources | None = None
         self._heads: Heads | None = None
 

@@ -32,6 +32,11 @@ class Band(NamedTuple):
     low: float
     high: float
 
+    @classmethod
+    def around(cls, middle: float, width: float) -> Band:
+        """Values so far from `middle` or nearer; with a width of 0 none."""
+        return cls(middle - width, middle + width) if width else NOWHERE
+
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high
 

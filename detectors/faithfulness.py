@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from detectors.cascade import NOWHERE, Answer, Band, Stage, run
+from detectors.cascade import Answer, Band, Stage, run
 from detectors.claims import Span, split_claims
 from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse
 from detectors.support import FEATURES, Evidence, Look, Wording, wording
@@ -74,8 +74,7 @@ class Faithfulness:
 
     def __init__(self, config: Faithfulness.Config | None = None) -> None:
         self.config = config or self.Config()
-        around, width = self.config.unsure_around, self.config.unsure_width
-        self.band = Band(around - width, around + width) if width else NOWHERE
+        self.band = Band.around(self.config.unsure_around, self.config.unsure_width)
         self._resources: Resources | None = None
         self._heads: Heads | None = None
 

@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--columns", type=names, metavar="A,B", help="only these (default: all but times and nested values)")
     parser.add_argument("--exclude", type=names, default=(), metavar="A,B", help="all but these")
     parser.add_argument("--method", default="auto", help="for every column: ks, psi, wasserstein and so on (default: auto)")
-    parser.add_argument("--methods", type=pairs, default={}, metavar="A=ks,B=psi", help="by column")
+    parser.add_argument("--methods", type=pairs("COLUMN=METHOD"), default={}, metavar="A=ks,B=psi", help="by column")
     parser.add_argument("--category", type=names, default=(), metavar="A,B", help="columns to take as categories")
     parser.add_argument("--number", type=names, default=(), metavar="A,B", help="columns to take as numbers")
     parser.add_argument("--alpha", type=float, help="calibrated: false discoveries among the drifted columns (default: 0.05)")
@@ -67,14 +67,19 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def pairs(text: str) -> dict[str, str]:
-    found = {}
-    for one in names(text):
-        column, given, method = one.partition("=")
-        if not given:
-            raise argparse.ArgumentTypeError(f"{one!r} is not COLUMN=METHOD")
-        found[column] = method
-    return found
+def pairs(form: str) -> Callable[[str], dict[str, str]]:
+    """Reads `A=x,B=y`, for argparse; `form` is what a pair is called when one is not."""
+
+    def read(text: str) -> dict[str, str]:
+        found = {}
+        for one in names(text):
+            name, given, value = one.partition("=")
+            if not given:
+                raise argparse.ArgumentTypeError(f"{one!r} is not {form}")
+            found[name] = value
+        return found
+
+    return read
 
 
 def run(arguments: argparse.Namespace) -> int:

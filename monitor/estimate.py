@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from monitor.compare import OK, UNUSABLE, add_outputs, guarded, names, print_json, progress, write
+from monitor.compare import OK, UNUSABLE, add_outputs, guarded, names, pairs, print_json, progress, write
 from monitor.terminal import harmless, table
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--metrics", type=names, metavar="A,B", help="roc_auc, f1, mae and so on (default: the usual ones)")
     parser.add_argument("--prediction", metavar="COLUMN", help="the class or number that was predicted")
     parser.add_argument("--probability", metavar="COLUMN", help="binary: of the positive class")
-    parser.add_argument("--probabilities", type=_by_class, metavar="CLASS=COLUMN,...", help="multiclass: those of each class")
+    parser.add_argument(
+        "--probabilities", type=pairs("CLASS=COLUMN"), metavar="CLASS=COLUMN,...", help="multiclass: those of each class"
+    )
     parser.add_argument("--label", metavar="COLUMN", help="what was true")
     parser.add_argument("--timestamp", metavar="COLUMN", help="when; rows are put in this order")
     parser.add_argument("--id", metavar="COLUMN", help="what labels are joined by")
@@ -58,16 +60,6 @@ def add_to(commands: Any) -> None:
     add_outputs(parser)
     parser.add_argument("--fail-on-alert", action="store_true", help="exit with 1 when an estimate is beyond its thresholds")
     parser.set_defaults(do=run)
-
-
-def _by_class(text: str) -> dict[str, str]:
-    found = {}
-    for one in names(text):
-        name, given, column = one.partition("=")
-        if not given:
-            raise argparse.ArgumentTypeError(f"{one!r} is not CLASS=COLUMN")
-        found[name] = column
-    return found
 
 
 def run(arguments: argparse.Namespace) -> int:

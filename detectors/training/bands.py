@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cascade import NOWHERE, Band
+from detectors.cascade import Band
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -56,7 +56,7 @@ def choose(
         inside = np.abs(first - flag) <= width if width else np.zeros(len(first), dtype=bool)
         loss = losses(positive, source, group, full, np.where(inside, second, first), draws=draws)
         if max(loss.macro[1], loss.pooled[1]) <= most_loss:
-            band = Band(flag - float(width), flag + float(width)) if width else NOWHERE
+            band = Band.around(flag, float(width))
             return Chosen(float(width), band, float(inside.mean()), loss)
     raise ValueError(f"more than {most_loss} AUROC is lost even where every row goes on: {loss}")
 
