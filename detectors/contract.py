@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from detectors.memo import Memo
+
 if TYPE_CHECKING:
     from detectors.summary import Blocks, CategorySummary, NumberSummary
 
@@ -162,7 +164,9 @@ class Resources:
     """What the process lends its detectors.
 
     `encoder()` is the shared encoder, MiniLM unless told otherwise: it loads on first use and may take seconds. `static()` is
-    the static one, a hundred times as fast and coarser: what a first look at everything is for (`detectors.cascade`).
+    the static one, a hundred times as fast and coarser: what a first look at everything is for (`detectors.cascade`). `memo`
+    has the latest scores of detectors that others build on; those of one process share it. `judge` is whom the detector `judge`
+    asks.
     """
 
     encoder: Callable[[], Encoder]
@@ -176,6 +180,8 @@ class RowDetector(Protocol):
     `inputs` names the row keys it reads. `flag` is where, without a word from the check, a score counts as flagged
     (at or beyond it in the direction of `worse`). A detector with a method `load(resources: Resources) -> None` has it
     called once, in the process that scores, before the first `score`.
+    memo: Memo[Score] = field(default_factory=Memo)
+    judge: EndpointConfig | None = None
     """
 
     name: ClassVar[str]

@@ -26,7 +26,7 @@ from pydantic import Field
 
 from detectors.cascade import Answer, Band, Stage, run
 from detectors.claims import Span, split_claims
-from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse
+from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse, settings_hash
 from detectors.support import FEATURES, Evidence, Look, Wording, wording
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,12 @@ class Faithfulness:
         self._resources, self._heads = resources, heads
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
+        if self._resources is None:
+            raise RuntimeError("faithfulness: call load(resources) before score(rows)")
+        # `hallucination` asks for the same rows.
+        return self._resources.memo.of(settings_hash(type(self), self.config), rows, sorted(self.inputs), self._score)
+
+    def _score(self, rows: Sequence[Row]) -> list[Score]:
         read = [read_row(row, self.config) for row in rows]
         answers = iter(self.judged([case for case in read if isinstance(case, Case)]))
         return [case if isinstance(case, Score) else self._say(case, next(answers)) for case in read]

@@ -75,11 +75,13 @@ def scorer(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
     def encoder() -> SentenceEncoder:
         return SentenceEncoder(config)
 
+    resources = Resources(encoder=encoder)
+
     @cache
     def detector(spec: DetectorSpec) -> RowDetector:
         built: RowDetector = spec.build()
         if callable(load := getattr(built, "load", None)):
-            load(Resources(encoder=encoder))
+            load(resources)
         return built
 
     def answer(request: ScoreRequest | EmbedRequest) -> Any:
