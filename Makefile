@@ -6,6 +6,8 @@ SHELL := bash
 PY := .venv/bin/python
 SOURCES := pyproject.toml requirements.lock docker/install.sh
 PYTEST_ARGS ?=
+# Two halves of the suite at once. Many tests wait for something to happen, so two workers pay even where there are two cores.
+WORKERS ?= 2
 DATA ?=
 ENCODER ?=
 BENCH ?=
@@ -42,8 +44,9 @@ rules: programs  ## the Prometheus rules, their tests, the Alertmanager example
 	promtool test rules rules/tests/*.yml
 	amtool check-config rules/alertmanager.example.yml
 
-test: programs .venv/.installed-dev  ## pytest; PYTEST_ARGS="-k store -x"
-	$(PY) -m pytest $(PYTEST_ARGS)
+# The tests of a file share fixtures, so they stay together, in the order in which they are found: the long ones come early.
+test: programs .venv/.installed-dev  ## pytest, WORKERS=2 at once; PYTEST_ARGS="-k store -x", "-n0 --pdb"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: .venv/.installed-dev  ## speed, figures to tests/bench/RESULTS.md; BENCH=names, PEERS=folder for other tools, DATA=folder
 	$(PY) -m tests.bench $(BENCH) --write $(if $(PEERS),--peers $(PEERS)) $(if $(DATA),--data $(DATA))
