@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict
 from detectors.memo import Memo
 
 if TYPE_CHECKING:
+    from detectors.judging.endpoint import EndpointConfig
     from detectors.summary import Blocks, CategorySummary, NumberSummary
 
 FloatArray = NDArray[np.float64]
@@ -49,6 +50,9 @@ NOT_EVALUABLE_REASONS = frozenset(
     {
         "content_off",  # the sender keeps prompts and answers to itself
         "empty_answer",
+        "judge_budget_spent",  # the money or the calls of the day are spent
+        "judge_unavailable",  # it could not be asked for too long
+        "judge_undecided",  # it answered, and no number came of it
         "no_claims",  # an answer, but nothing in it that could be supported or not
         "no_context",
         "no_features",
@@ -171,6 +175,7 @@ class Resources:
 
     encoder: Callable[[], Encoder]
     static: Callable[[], Encoder] = shipped_static
+    judge: EndpointConfig | None = None
 
 
 @runtime_checkable

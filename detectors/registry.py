@@ -21,6 +21,7 @@ SHIPPED = {
     "evidently": "detectors.evidently_metric:EvidentlyMetric",
     "fairness": "detectors.fairness:Fairness",
     "faithfulness": "detectors.faithfulness:Faithfulness",
+    "judge": "detectors.judge:Judge",
     "label_drift": "detectors.label_drift:LabelDrift",
     "llm_operations": "detectors.llm_operations:LlmOperations",
     "multivariate_drift": "detectors.multivariate_drift:MultivariateDrift",
