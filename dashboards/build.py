@@ -121,6 +121,41 @@ OVERVIEW: list[tuple[str, list[Panel]]] = [
                 [(f"max by (model, check, metric) (modelwatch_quality_error{{{CHECK}}})", "{{model}} {{check}} {{metric}}")],
             ),
             Panel(
+                "Retrieval",
+                "Readings of checks of retrieval: shares of empty answers, of irrelevant or unused passages, and precision.",
+                "short",
+                [
+                    (
+                        f'max by (model, check, slice) (modelwatch_reading{{{CHECK}, detector="retrieval"}})',
+                        "{{model}} {{check}} {{slice}}",
+                    ),
+                    (
+                        f"max by (model, check, bound) (modelwatch_threshold{{{CHECK}}} and on (model, check, slice) "
+                        f'modelwatch_reading{{{CHECK}, detector="retrieval"}})',
+                        "{{model}} {{check}} {{bound}} bound",
+                    ),
+                ],
+            ),
+            Panel(
+                "Relevance",
+                "Median of what the detectors of relevance gave, and the share of answers they could not tell of, by reason.",
+                "percentunit",
+                [
+                    (
+                        f"histogram_quantile(0.5, sum by (model, detector, le) (rate(modelwatch_detector_score_ratio_bucket"
+                        f'{{{TARGET}, detector=~".*_relevance"}}[$__rate_interval])))',
+                        "{{model}} {{detector}}",
+                    ),
+                    (
+                        f"sum by (model, detector, reason) (rate(modelwatch_detector_not_evaluable_total{{{TARGET}, "
+                        f'detector=~".*_relevance"}}[$__rate_interval])) / on (model, detector) group_left '
+                        f"sum by (model, detector) (rate(modelwatch_detector_evaluations_total{{{TARGET}, "
+                        'detector=~".*_relevance"}[$__rate_interval]))',
+                        "{{model}} {{detector}} {{reason}}",
+                    ),
+                ],
+            ),
+            Panel(
                 "Age of the windows",
                 "Time since the end of the window that was read last; it grows when a model is quiet.",
                 "s",

@@ -29,6 +29,7 @@ SHIPPED = {
     "performance_estimate": "detectors.performance_estimate:PerformanceEstimate",
     "prediction_drift": "detectors.prediction_drift:PredictionDrift",
     "probability_calibration": "detectors.probability_calibration:ProbabilityCalibration",
+    "retrieval": "detectors.retrieval:Retrieval",
     "score_drift": "detectors.score_drift:ScoreDrift",
     "stream_drift": "detectors.stream_drift:StreamDrift",
     "toxicity": "detectors.toxicity:Toxicity",

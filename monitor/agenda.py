@@ -224,8 +224,8 @@ class Agenda:
         where = "n.seq > ?"
         params: list[Any] = [cursor]
         time = "n.event_time"
-        if kind in ("labels", "feedback"):
-            # A label belongs to the window of its prediction, whenever it comes.
+        if kind in ("labels", "feedback", "contexts"):
+            # A label belongs to the window of its prediction, whenever it comes; a passage to that of its answer.
             base = "calls" if "calls" in self._kinds else "predictions"
             about = reader.source(base, model, places=self._labelled(reader, kind, base, cursor))
             same = "n.record_id = p.record_id"
@@ -234,6 +234,9 @@ class Agenda:
             new = f"{new} n JOIN {about} p ON {same}"
             time = "p.event_time"
         else:
+        if kind == "contexts":
+            # Those that came with their answer, or were joined to it when its trace settled, came with a call.
+            where += " AND n.revision > 1 AND n.retrieval_id IS NULL"
             new = f"{new} n"
         if kind == "scores":
             where += f" AND n.settings_hash IN ({', '.join('?' * len(self._hashes))})"

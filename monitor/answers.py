@@ -8,6 +8,8 @@ Columns are called as in `calls` and `generations`, and
     embedding...     vectors: see `monitor.embeddings`
     attributes.KEY   an attribute of the sender's, as text: of the record, else of its span, else of what sent it
 """
+    retrieval..., relevance.NAME, support.NAME
+                     what was retrieved for it: see `monitor.retrieved`
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from detectors import registry
 from detectors.contract import ColumnKind, NotEvaluable
-from monitor import embeddings, said, windows
+from monitor import embeddings, retrieved, said, windows
 from monitor.config import Check
 from monitor.embeddings import Decode, Vectors
 from monitor.reader import Reader, literal
@@ -66,7 +68,8 @@ VECTORS = {
 }
 """What they are made of: `monitor.embeddings` says how."""
 
-DERIVED = re.compile(r"(score|flagged|feedback|attributes)\.(.+)", re.DOTALL)
+DERIVED = re.compile(r"(score|flagged|feedback|attributes|relevance|support)\.(.+)", re.DOTALL)
+OF_SCORES = ("score", "flagged", *retrieved.LISTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Scored:
     flag: float
     worse: str
 
+    every_answer: bool = True  # it scores all of them, and soon
 
 def scored(checks: Iterable[Check], model: str) -> dict[str, Scored]:
     """The row checks of a model by name, and by their detector where all of that name are alike."""
@@ -85,7 +89,8 @@ def scored(checks: Iterable[Check], model: str) -> dict[str, Scored]:
     for check in checks:
         if check.model == model and registry.is_row(registry.load(check.detector)):
             row = RowCheck(check.detector, check.settings)
-            one = Scored(row.hash, row.flag if check.flag is None else check.flag, row.worse)
+            soon = not getattr(registry.load(check.detector), "judged", False)
+            one = Scored(row.hash, row.flag if check.flag is None else check.flag, row.worse, soon)
             found[check.name] = one
             by_detector.setdefault(row.name, []).append(one)
     return {**{name: ones[0] for name, ones in by_detector.items() if len({*ones}) == 1}, **found}
@@ -124,20 +129,24 @@ class Answers:
         self._named = sorted(named | fields)
         only = [name for name in self._named if name in VECTORS]
         self._sample = (only[0], sample_rows) if len(only) == len(self._named) == 1 and sample_rows is not None else None
-        self._scores: dict[str, Scored] = {}
+        self._scores: dict[str, Scored] = {}  # by the name of a check or detector
         for name in self._named:
             self._know(name, scores)
 
+        self._retrieved = [name for name in self._named if retrieved.is_number(name) or retrieved.is_list(name)]
+        # Passages that come late have their answer scored again, which is how they are noticed.
+        anyone = min((one.hash for one in scores.values() if one.every_answer), default=None)
+        self._noticed_by = {anyone} if anyone is not None and self._retrieved else set()
     def _know(self, name: str, scores: Mapping[str, Scored]) -> None:
-        if name in NUMBERS or name in TEXTS or name in VECTORS:
+        if name in NUMBERS or name in TEXTS or name in VECTORS or retrieved.is_number(name):
             return
         found = DERIVED.fullmatch(name)
         if found is None:
-            there = ", ".join(
-                (*sorted({**NUMBERS, **TEXTS, **VECTORS}), "score.NAME", "flagged.NAME", "feedback.NAME", "attributes.KEY")
-            )
+            derived = ("score", "flagged", "feedback", *retrieved.LISTS)
+            known = sorted({**NUMBERS, **TEXTS, **VECTORS, **retrieved.NUMBERS})
+            there = ", ".join((*known, *(f"{what}.NAME" for what in derived), "attributes.KEY"))
             raise ValueError(f"reads {name!r}, which answers do not have; name a column in `columns`: there are {there}")
-        if found[1] in ("score", "flagged"):
+        if found[1] in OF_SCORES:
             if found[2] not in scores:
                 there = ", ".join(sorted(scores)) or "none"
                 raise ValueError(f"reads {name!r}, but {self.model} has no row check {found[2]!r}; there are {there}")
@@ -151,18 +160,20 @@ class Answers:
     @property
     def kinds(self) -> tuple[str, ...]:
         feedback = any(name.startswith("feedback.") for name in self._named)
-        return ("calls", *(["scores"] if self._scores else []), *(["feedback"] if feedback else []))
+        passages = bool(self._retrieved) and not self.hashes
+        kinds = {"scores": bool(self.hashes), "contexts": passages, "feedback": feedback}
+        return ("calls", *(kind for kind, reads in kinds.items() if reads))
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        return tuple(sorted({one.hash for one in self._scores.values()}))
+        return tuple(sorted({one.hash for one in self._scores.values()} or self._noticed_by))
 
     def features(self, features: Mapping[str, ColumnKind] = {}) -> Mapping[str, ColumnKind]:
         return {name: self._kind(name) for name in self._named if name not in VECTORS}
 
     @staticmethod
     def _kind(name: str) -> ColumnKind:
-        return "category" if name in TEXTS or name.startswith("attributes.") else "number"
+        return "category" if name in TEXTS or name.startswith("attributes.") or retrieved.is_list(name) else "number"
 
     def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
         columns = [f"{self._expression(name)} AS {quote(name)}" for name in self._named]
@@ -209,6 +220,8 @@ class Answers:
         if (plain := NUMBERS.get(name) or TEXTS.get(name) or VECTORS.get(name)) is not None:
             return plain
         what, _, rest = name.partition(".")
+        if name in self._retrieved:
+            return retrieved.expression(name)
         if what == "attributes":
             return attribute(rest)
         if what == "feedback":
@@ -219,9 +232,12 @@ class Answers:
         return f"({score}.value {'<=' if one.worse == 'lower' else '>='} {one.flag!r})::DOUBLE"
 
     def _joins(self, reader: Reader, start: datetime, end: datetime) -> Sequence[str]:
-        joins = []
+        of_lists = {name: self._scores[name.partition(".")[2]].hash for name in self._retrieved if retrieved.is_list(name)}
+        joins = retrieved.joins(reader, self.model, self._retrieved, of_lists, start, end)
         for name, one in self._scores.items():
             joins.append(
+            if not {f"score.{name}", f"flagged.{name}"} & {*self._named}:
+                continue
                 "LEFT JOIN (SELECT record_id, CASE WHEN outcome = 'ok' THEN value END AS value FROM "
                 f"{reader.source('scores', self.model, since=start, until=end)} WHERE settings_hash = {literal(one.hash)} "
                 "AND event_time >= $1 AND event_time < $2 "
