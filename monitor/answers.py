@@ -7,9 +7,9 @@ Columns are called as in `calls` and `generations`, and
     feedback.NAME    mean of the values given under that name, by record, else for its whole trace
     embedding...     vectors: see `monitor.embeddings`
     attributes.KEY   an attribute of the sender's, as text: of the record, else of its span, else of what sent it
-"""
     retrieval..., relevance.NAME, support.NAME
                      what was retrieved for it: see `monitor.retrieved`
+"""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Scored:
     hash: str
     flag: float
     worse: str
-
     every_answer: bool = True  # it scores all of them, and soon
+
 
 def scored(checks: Iterable[Check], model: str) -> dict[str, Scored]:
     """The row checks of a model by name, and by their detector where all of that name are alike."""
@@ -132,11 +132,11 @@ class Answers:
         self._scores: dict[str, Scored] = {}  # by the name of a check or detector
         for name in self._named:
             self._know(name, scores)
-
         self._retrieved = [name for name in self._named if retrieved.is_number(name) or retrieved.is_list(name)]
         # Passages that come late have their answer scored again, which is how they are noticed.
         anyone = min((one.hash for one in scores.values() if one.every_answer), default=None)
         self._noticed_by = {anyone} if anyone is not None and self._retrieved else set()
+
     def _know(self, name: str, scores: Mapping[str, Scored]) -> None:
         if name in NUMBERS or name in TEXTS or name in VECTORS or retrieved.is_number(name):
             return
@@ -219,9 +219,9 @@ class Answers:
     def _expression(self, name: str) -> str:
         if (plain := NUMBERS.get(name) or TEXTS.get(name) or VECTORS.get(name)) is not None:
             return plain
-        what, _, rest = name.partition(".")
         if name in self._retrieved:
             return retrieved.expression(name)
+        what, _, rest = name.partition(".")
         if what == "attributes":
             return attribute(rest)
         if what == "feedback":
@@ -235,9 +235,9 @@ class Answers:
         of_lists = {name: self._scores[name.partition(".")[2]].hash for name in self._retrieved if retrieved.is_list(name)}
         joins = retrieved.joins(reader, self.model, self._retrieved, of_lists, start, end)
         for name, one in self._scores.items():
-            joins.append(
             if not {f"score.{name}", f"flagged.{name}"} & {*self._named}:
                 continue
+            joins.append(
                 "LEFT JOIN (SELECT record_id, CASE WHEN outcome = 'ok' THEN value END AS value FROM "
                 f"{reader.source('scores', self.model, since=start, until=end)} WHERE settings_hash = {literal(one.hash)} "
                 "AND event_time >= $1 AND event_time < $2 "
