@@ -222,6 +222,9 @@ class Agenda:
         model, step = self._check.model, self._check.every
         new = reader.source(kind, model, after_seq=cursor)
         where = "n.seq > ?"
+        if kind == "contexts":
+            # Those that came with their answer, or were joined to it when its trace settled, came with a call.
+            where += " AND n.revision > 1 AND n.retrieval_id IS NULL"
         params: list[Any] = [cursor]
         time = "n.event_time"
         if kind in ("labels", "feedback", "contexts"):
@@ -234,9 +237,6 @@ class Agenda:
             new = f"{new} n JOIN {about} p ON {same}"
             time = "p.event_time"
         else:
-        if kind == "contexts":
-            # Those that came with their answer, or were joined to it when its trace settled, came with a call.
-            where += " AND n.revision > 1 AND n.retrieval_id IS NULL"
             new = f"{new} n"
         if kind == "scores":
             where += f" AND n.settings_hash IN ({', '.join('?' * len(self._hashes))})"
