@@ -408,6 +408,7 @@ class Check(Section):
     )
     of: int | None = Field(None, ge=1, le=50, description="so many of the last windows; default: breaches, so all in a row")
     clear: int = Field(1, ge=1, description="windows in a row back inside before it resolves")
+    gone: int = Field(12, ge=1, description="windows in a row without a row of a slice before its incident is closed")
     severity: Severity = "warning"
     owner: str = ""
     slices: tuple[SliceConfig, ...] = Field((), description="parts of the traffic that are read beside the whole")

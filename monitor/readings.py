@@ -36,7 +36,7 @@ AnyWindow = windows.TableWindow | SummaryWindow
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A reading with its outcome, as stored. `reading` is there exactly when the outcome is ok. `reference` says what the window
-    was compared with."""
+    was compared with, `empty` that it has no row at all."""
 
     outcome: Outcome
     reason: str | None = None
@@ -44,6 +44,7 @@ class Measured:
     n_current: int = 0
     n_reference: int = 0
     reference: str | None = None
+    empty: bool = False
 
     def columns(self) -> dict[str, Any]:
         """The part of a row of `readings` that does not depend on when it was computed."""
@@ -250,7 +251,8 @@ class Rows:
         current = self._now(part)
         n = current.rows
         if n < meter.check.min_records:
-            return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} records, min_records is {meter.check.min_records}", n_current=n)
+            why = f"{n} records, min_records is {meter.check.min_records}"
+            return Measured(Outcome.NOT_ENOUGH_DATA, why, n_current=n, empty=not n)
         try:
             # Of one that stays the same from slot to slot the part is kept.
             reference, name = self._before(part, keep=not apart)
@@ -376,7 +378,8 @@ class Flagged:
         )[0]
         n = found["n"]
         if n < check.min_records:
-            return Measured(Outcome.NOT_ENOUGH_DATA, f"{n} scores, min_records is {check.min_records}", n_current=n)
+            why = f"{n} scores, min_records is {check.min_records}"
+            return Measured(Outcome.NOT_ENOUGH_DATA, why, n_current=n, empty=not found["total"])
         lower, upper = wilson(found["flagged"], n)
         metrics = {
             "flagged_ratio": found["flagged"] / n,

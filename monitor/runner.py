@@ -259,7 +259,7 @@ class CheckRunner:
                     raise
                 measured = Measured(Outcome.FAILED, f"the worker died {TRIES} times: {exc}")
             # A value of a field that is not there has no window, one that the config names has an empty one.
-            if measured.n_current or self._slices.always(one.part.name) or slot in one.history:
+            if measured.n_current or self._slices.always(one.part.name) or one.misses(slot, measured):
                 found.append((one, measured, self._clock.monotonic() - started))
         meter = self._meter
         about = {

@@ -17,7 +17,7 @@ from monitor.reader import Reader
 from monitor.readings import Measured, parts_from
 from monitor.slices import Slice
 from monitor.thresholds import UNREACHABLE, Judge, Learned
-from monitor.verdicts import History, Incident, Judged
+from monitor.verdicts import SLICE_GONE, History, Incident, Judged
 
 Prove = Callable[[Slice, datetime, Mapping[str, Any], Judged | None], dict[str, Any]]
 """Makes the evidence of an incident of a slice that opens at a slot, from the reading there and its verdict."""
@@ -35,7 +35,7 @@ class Track:
         self._check = check
         self._kept = kept
         self._past = Past(check, part.name, judge)
-        self.history = History(clear=check.clear, reach=judge.reach)
+        self.history = self._blank()
         self._incidents: dict[datetime, Told] = {}
         self.readings: dict[datetime, Reading] = {}
         self._news: dict[datetime, Judged] = {}
@@ -46,7 +46,7 @@ class Track:
 
     def restore(self, reader: Reader) -> None:
         """The latest readings, verdicts and incidents as stored, so that a restart goes on where the last run stopped."""
-        history = self.history = History(clear=self._check.clear, reach=self.judge.reach)
+        history = self.history = self._blank()
         self._incidents, self.readings, self._news, self._read = {}, {}, {}, []
         history.restore(
             self._past.verdicts(
@@ -57,6 +57,20 @@ class Track:
         if history.latest is not None and history.first is not None:
             self.readings = self._past.readings(reader, [history.latest.slot])
             self._incidents = self._past.incidents(reader, history.base.opened or history.first)
+            self.unexplained = self._without_why()
+
+    def _blank(self) -> History:
+        return History(clear=self._check.clear, reach=self.judge.reach, gone=self._check.gone)
+
+    def _without_why(self) -> datetime | None:
+        """The latest incident, where the last run stopped before it was asked why. Not one of long ago: that was asked, and there
+        was no answer."""
+        latest, opened = self.history.latest, max(self._incidents, default=None)
+        if latest is None or opened is None:
+            return None
+        _, word, proof = self._incidents[opened]
+        recent = latest.slot - opened <= FIRST_LOOK * timedelta(seconds=self._check.every)
+        return opened if "why" not in proof and word != ("withdrawn",) and (word[0] is None or recent) else None
 
     def fetch(self, reader: Reader, slots: Collection[datetime]) -> None:
         """Have what is stored of these slots, and of those before them that matter, in memory."""
@@ -91,6 +105,11 @@ class Track:
 
     # --- what is new ---
 
+    def misses(self, slot: datetime, measured: Measured) -> bool:
+        """Whether a window without a row of this slice matters: something of it is open, or was said of that slot already."""
+        latest = self.history.latest
+        return slot in self.history or (measured.empty and latest is not None and latest.firing and slot > latest.slot)
+
     def take(self, slot: datetime, measured: Measured, about: Mapping[str, Any]) -> None:
         """A reading, new or restated. `about`: the columns of `readings` that say how it was made."""
         row = measured.columns()
@@ -110,7 +129,8 @@ class Track:
                 }
             )
         word = self.judge.word(measured)
-        for changed in self.history.put(slot, measured.outcome, word.low, word.high, word.bounds, word.note):
+        note = f"{SLICE_GONE}: it has no row in this window" if measured.empty and self.part.where else word.note
+        for changed in self.history.put(slot, measured.outcome, word.low, word.high, word.bounds, note):
             self._news[changed.slot] = changed
 
     def news(self, reader: Reader, since: datetime, prove: Prove) -> Rows:
@@ -165,7 +185,7 @@ class Track:
             metrics=reading["metrics"],
             parts=parts_from(reading["parts"]),
             open_incidents=sum(1 for _, word, _ in self._incidents.values() if word[0] is None),
-            missing=latest.note.partition(":")[0] if latest.note else None,
+            missing=latest.note.partition(":")[0] if latest.note and not latest.empty else None,
             rate=self.judge.rate(),
         )
 
@@ -201,14 +221,20 @@ class Track:
                     self.readings |= self._past.readings(reader, [opened])
                 proof = prove(self.part, opened, self.readings[opened][1], self.history.at(opened))
                 self.unexplained = opened
-                rows.append(self._incident_row(incident, 1, word, proof))
+                rows.append(self._incident_row(incident, 1, word, self._with_end(proof, incident)))
             elif known[1] != word:
-                rows.append(self._incident_row(incident, known[0] + 1, word, known[2]))
+                rows.append(self._incident_row(incident, known[0] + 1, word, self._with_end(known[2], incident)))
         for opened, known in list(self._incidents.items()):
             if opened >= since and opened not in now and known[1] != ("withdrawn",):
                 gone = Incident(opened, opened, None, 0.0)
                 rows.append(self._incident_row(gone, known[0] + 1, ("withdrawn",), known[2]))
         return rows
+
+    def _with_end(self, proof: dict[str, Any], incident: Incident) -> dict[str, Any]:
+        """Says of an incident that no window brought to its end what did."""
+        end = self.history.at(incident.resolved) if incident.resolved is not None else None
+        others = {key: value for key, value in proof.items() if key != "resolved_by"}
+        return {**others, "resolved_by": SLICE_GONE} if end is not None and end.empty else others
 
     def explained(self, found: Mapping[str, Any]) -> dict[str, Any] | None:
         """The row that adds to the latest incident why it opened; None where it is gone."""

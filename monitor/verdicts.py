@@ -16,6 +16,9 @@ from itertools import islice
 
 from detectors.contract import Outcome
 
+SLICE_GONE = "slice_gone"
+"""How the note begins of a window in which a slice has no row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -78,11 +81,17 @@ class Judged:
     firing: bool = False
     recent: int = 0  # which of the last windows that could be judged were beyond, the lowest bit the latest
     good: int = 0  # windows in a row back inside, as far as they count
+    gone: int = 0  # windows in a row without a row of the slice, as far as they count
     revision: int = 0
 
     @property
     def same_word(self) -> tuple[object, ...]:
         return (self.outcome, self.low, self.high, self.bounds, self.note, self.beyond, self.firing)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the slice has no row in it."""
+        return self.note is not None and self.note.startswith(SLICE_GONE)
 
     @property
     def number(self) -> float | None:
@@ -115,6 +124,7 @@ class Base:
     firing: bool = False
     recent: int = 0
     good: int = 0
+    gone: int = 0
     opened: datetime | None = None  # of the incident that goes on there
     last: datetime | None = None
     peak: float | None = None
@@ -124,9 +134,11 @@ class History:
     """A check's verdicts on one slice, by slot, and the rule that leads from one to the next. Old ones may be dropped, and
     put back when one of them is restated."""
 
-    def __init__(self, *, clear: int = 1, reach: int = 1) -> None:
-        """`clear` windows in a row back inside resolve. `reach`: at most so many windows matter to any `Bounds` given here."""
+    def __init__(self, *, clear: int = 1, reach: int = 1, gone: int = 1) -> None:
+        """`clear` windows in a row back inside resolve, and so do `gone` in a row in which the slice has no row. `reach`: at most
+        so many windows matter to any `Bounds` given here."""
         self._clear = clear
+        self._gone = gone
         self._reach = reach
         self._slots: list[datetime] = []
         self._verdicts: dict[datetime, Judged] = {}
@@ -169,7 +181,7 @@ class History:
             else:
                 opened, last, worst = None, None, []
             peak = worst[0] if worst else None
-            base = Base(slot, verdict.firing, verdict.recent, verdict.good, opened, last, peak)
+            base = Base(slot, verdict.firing, verdict.recent, verdict.good, verdict.gone, opened, last, peak)
         self._base = base
         del self._slots[:before]
 
@@ -187,9 +199,9 @@ class History:
         """Stored verdicts, in slot order. The counts of windows in a row follow from them."""
         for verdict in verdicts:
             previous = self._verdicts[self._slots[-1]] if self._slots else self._base
-            recent, good = self._streaks(previous, verdict.beyond)
+            recent, good, gone = self._streaks(previous, verdict, verdict.beyond)
             self._slots.append(verdict.slot)
-            self._verdicts[verdict.slot] = replace(verdict, recent=recent, good=good)
+            self._verdicts[verdict.slot] = replace(verdict, recent=recent, good=good, gone=gone)
 
     def put(
         self,
@@ -220,7 +232,7 @@ class History:
             if before is None or after.same_word != before.same_word:
                 after = replace(after, revision=after.revision + 1)
                 changed.append(after)
-            elif at != slot and (after.recent, after.good) == (before.recent, before.good):
+            elif at != slot and (after.recent, after.good, after.gone) == (before.recent, before.good, before.gone):
                 break  # from here on nothing can differ
             self._verdicts[at] = after
         return changed
@@ -254,15 +266,19 @@ class History:
         firing, beyond, bounds = previous.firing, None, verdict.bounds
         if verdict.outcome is Outcome.OK and verdict.low is not None and verdict.high is not None and bounds is not None:
             beyond = bounds.beyond(verdict.low, verdict.high, firing)
-        recent, good = self._streaks(previous, beyond)
+        recent, good, gone = self._streaks(previous, verdict, beyond)
         if beyond is not None and bounds is not None:
-            # Only a window that could be judged opens or closes anything.
+            # Only a window that could be judged opens or closes anything,
             firing = good < self._clear if firing else beyond and bounds.reached(recent)
-        return replace(verdict, beyond=beyond, firing=firing, recent=recent, good=good)
+        elif gone >= self._gone:
+            firing = False  # but for a slice that is not there any more: its incident would stay open for ever
+        return replace(verdict, beyond=beyond, firing=firing, recent=recent, good=good, gone=gone)
 
-    def _streaks(self, previous: Judged | Base, beyond: bool | None) -> tuple[int, int]:
+    def _streaks(self, previous: Judged | Base, verdict: Judged, beyond: bool | None) -> tuple[int, int, int]:
         """Counted no further than it matters, so that a restated reading changes few of those after it."""
         if beyond is None:
-            return previous.recent, previous.good
+            gone = min(previous.gone + 1, self._gone) if verdict.empty else 0
+            # What it was before it went says nothing of what comes back.
+            return (0, 0, gone) if gone >= self._gone else (previous.recent, previous.good, gone)
         recent = (previous.recent << 1 | beyond) & (1 << self._reach) - 1
-        return recent, 0 if beyond else min(previous.good + 1, self._clear)
+        return recent, 0 if beyond else min(previous.good + 1, self._clear), 0

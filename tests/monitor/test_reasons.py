@@ -106,6 +106,23 @@ def test_flagged_answers_are_put_down_to_their_prompt(make_world: Callable[..., 
     assert proof["why"]["pieces"][0]["name"] == "prompt_version = 2"
 
 
+def test_an_incident_that_opened_just_before_a_restart_is_explained_after_it(make_world: Callable[..., World]) -> None:
+    reference = {"start": (DAWN - timedelta(minutes=10)).isoformat(), "end": DAWN.isoformat()}
+    world = make_world(checks=[check("shift", "Shift", reference=reference, threshold={"upper": 2})])
+    crowd(world, -10, 1)
+    crowd(world, 0, 2, age=15.0)
+    world.send("predictions", prediction("last", at(11)))
+    world.look()
+    world.restart()
+    assert "why" not in evidence(world, "shift")[0]
+    world.look()
+    (proof,) = evidence(world, "shift")
+    assert proof["why"]["features"][0]["feature"] == "age"
+    world.restart()
+    world.look()
+    assert [r["revision"] for r in world.rows("incidents")] == [1, 2], "and once only"
+
+
 class Clueless(reasons.Reasons):
     def of(self, *_: Any) -> dict[str, Any] | None:
         raise RuntimeError("no idea")

@@ -144,6 +144,66 @@ def test_a_slice_that_the_config_names_is_read_without_a_row_and_a_value_is_not(
     }
 
 
+def ended(world: World) -> dict[str, tuple[str, float | None, str | None]]:
+    """By slice the state of its latest incident, the minute that resolved it, and what did where it was no window."""
+    last = "row_number() OVER (PARTITION BY slice ORDER BY opened_slot DESC, revision DESC) = 1"
+    found = {}
+    for row in world.rows("incidents", where=f"true QUALIFY {last}"):
+        minute = None if row["resolved_slot"] is None else (row["resolved_slot"] - DAWN) / MINUTE
+        found[row["slice"]] = (row["state"], minute, json.loads(row["evidence"]).get("resolved_by"))
+    return found
+
+
+def test_the_incident_of_a_slice_that_is_gone_is_closed_and_says_so(make_world: Callable[..., World]) -> None:
+    named = {"name": "north", "where": {"region": ["NO"]}}
+    world = make_world(checks=[check("mean", slices=[named, {"by": "region"}], gone=3)])
+    world.send("predictions", sold(1, "NO", 100), sold(2, "SE", 1), sold(3, "SE", 1))
+    for minute in (11, 21, 31):
+        world.send("predictions", sold(minute, "SE", 1))
+    world.look()
+    assert ended(world)["region=NO"] == ("open", None, None), "two windows without it are not enough"
+    standing = world.board.get("mean", "region=NO")
+    assert standing is not None
+    assert (standing.firing, standing.open_incidents) == (True, 1)
+    world.restart()  # what was counted so far is in the store
+    world.send("predictions", sold(41, "SE", 1), sold(51, "SE", 1))
+    world.look()
+    assert ended(world) == {
+        "all": ("resolved", 20, None),
+        "region=NO": ("resolved", 40, "slice_gone"),
+        "north": ("resolved", 40, "slice_gone"),
+    }
+    assert fires(world)["region=NO"] == [10, 20, 30]
+    assert 50 not in read(world)["region=NO"], "once it is closed its empty windows are no news"
+    standing = world.board.get("mean", "region=NO")
+    assert standing is not None
+    assert (standing.firing, standing.open_incidents, standing.missing) == (False, 0, None)
+
+
+def test_late_rows_of_a_slice_that_was_gone_open_its_incident_again(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("mean", slices=[{"by": "region"}], gone=2)])
+    world.send("predictions", sold(1, "NO", 100), sold(2, "SE", 1), sold(11, "SE", 1), sold(21, "SE", 1), sold(31, "SE", 1))
+    world.look()
+    assert ended(world)["region=NO"] == ("resolved", 30, "slice_gone")
+    world.send("predictions", sold(22, "NO", 100))
+    world.clock.move(20)
+    world.look()
+    assert ended(world)["region=NO"] == ("open", None, None)
+    world.send("predictions", sold(32, "NO", 1), sold(41, "SE", 1))
+    world.clock.move(20)
+    world.look()
+    assert ended(world)["region=NO"] == ("resolved", 40, None), "and a window back inside ends it"
+
+
+def test_no_rows_at_all_close_nothing(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("mean", slices=[{"by": "region"}], gone=1)])
+    world.send("predictions", sold(1, "NO", 100), sold(11, "NO", 100))
+    world.look()
+    world.clock.move(86_400)
+    world.look()
+    assert {state for state, _, _ in ended(world).values()} == {"open"}
+
+
 def test_slices_by_what_was_sent_beside_the_features(make_world: Callable[..., World]) -> None:
     by = [{"by": "model_version"}, {"name": "web", "where": {"attributes.channel": "web"}}, {"name": "big", "where": {"size": 1}}]
     world = make_world(checks=[check("mean", slices=by)])
