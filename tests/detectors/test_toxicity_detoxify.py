@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -68,6 +69,22 @@ def test_the_probabilities_are_those_of_detoxify(checkpoint: Path) -> None:
     for i, label in enumerate(ours.labels):
         assert judged.labels[:, i].tolist() == pytest.approx(theirs[label], abs=1e-5), label
     assert judged.value.tolist() == judged.labels[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", tinydetoxify.PUBLISHED)
+def test_each_of_its_models_runs_by_config_with_its_numbers(name: str, tmp_path: Path) -> None:
+    kind, classes, numbers = tinydetoxify.PUBLISHED[name]
+    folder = tinydetoxify.make(tmp_path / name, kind, classes, numbers)
+    theirs = predicted(folder, TEXTS)
+    judged = Detoxify(folder, "cpu", "toxicity").judge(TEXTS)
+    for i, label in enumerate(theirs):
+        assert judged.labels[:, i].tolist() == pytest.approx(theirs[label], abs=1e-5), label
+    assert np.ptp(judged.labels, axis=0).min() > 1e-3, "texts that all score alike would prove nothing"
+    detector = Toxicity(Toxicity.Config.model_validate({"backend": "detoxify", "checkpoint": str(folder), "device": "cpu"}))
+    detector.load(Resources(encoder=nothing, static=nothing))
+    found = detector.score([row(text) for text in TEXTS[:3]])
+    assert [one.value for one in found] == pytest.approx(theirs["toxicity"][:3], abs=1e-5)
+    assert tuple(found[0].detail["labels"]) == tuple(theirs)
 
 
 def test_outputs_behind_the_named_classes_are_left_out(tmp_path: Path) -> None:
