@@ -235,6 +235,13 @@ class Judge:
         prices = {resources.judge.model: resources.judge.price} if resources.judge and resources.judge.price else {}
         self._engine = self._loop.run(_made(resources, prices, embed))
 
+    def close(self) -> None:
+        """Let go of connections and thread, where the process goes on without it."""
+        if self._engine is not None and self._loop is not None:
+            self._loop.run(self._engine.aclose())
+            self._loop.close()
+            self._engine = self._loop = None
+
     def score(self, rows: Sequence[Row]) -> list[Score]:
         if self._engine is None or self._loop is None:
             raise RuntimeError("judge: call load(resources) before score(rows)")

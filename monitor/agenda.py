@@ -163,7 +163,10 @@ class Agenda:
         """SQL for what is not there yet of this model's answers: traces that are not settled and, for scores, work. What was
         put off, since it cannot be read, is not waited for."""
         tables = ["traces"] if "calls" in self._kinds or self._hashes else []
-        tables += [f"work WHERE due_at <= {literal(self._clock.now().isoformat())}::TIMESTAMPTZ"] if self._hashes else []
+        if self._hashes:
+            due = f"WHERE due_at <= {literal(self._clock.now().isoformat())}::TIMESTAMPTZ"
+            hashes = ", ".join(map(literal, self._hashes))
+            tables += [f"work {due}", f"judging {due} AND settings_hash IN ({hashes})"]
         return " UNION ALL ".join(f"SELECT event_time FROM (FROM {table}) WHERE model = $1" for table in tables)
 
     def _note(self, transaction: Transaction, slots: list[datetime], not_before: datetime | None = None) -> None:

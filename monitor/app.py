@@ -29,6 +29,8 @@ from monitor.embeddings import Encoding
 from monitor.errors import ConfigError, StoreError
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
+from monitor.judging import process as judge
+from monitor.judging.judging import Judging
 from monitor.metrics import Metrics
 from monitor.otlp.grpc import OtlpGrpcServer
 from monitor.otlp.http import OtlpHttpServer
@@ -46,7 +48,7 @@ from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store
 
-FIXED = ("store", "server", "otlp", "metrics", "encoder")  # what only a restart can change
+FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
 
 
@@ -92,6 +94,9 @@ class App:
         self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
         self._encode = Encoding(self._scorer)
         self._worker = self._child("worker", {}, nice=config.scoring.nice)
+        judges = None
+        if config.judge is not None:
+            judges = self._child("judge", judge.setup(config.judge), nice=config.scoring.nice, target=judge.TARGET)
         names = [f"intake-{n}" for n in range(1, intake.processes(config.server.intake_processes) + 1)]
         processes = [self._child(name, None, nice=0, target=intake.TARGET) for name in names]
         self.store = store = Store(
@@ -111,6 +116,7 @@ class App:
             )
         )
         self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
+        self._judging = Judging(config, store, judges, self._encode, clock=clock, metrics=metrics) if judges else None
         self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
@@ -140,6 +146,9 @@ class App:
         self._begin(compactor.start, compactor.stop)
         self._begin(self._settling.start, self._settling.stop)
         self._begin(self._scoring.start, self._scoring.stop)
+        if self._judging is not None and judges is not None:
+            self._begin(self._judging.start, self._judging.stop)
+            self._closers.append(judges.stop)  # likewise
         self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
         self._begin(self._scheduler.start, self._scheduler.stop)
         self._closers.append(self._worker.stop)
@@ -260,6 +269,8 @@ class App:
         self._inbox.configure(config)
         self._pairs.configure(config)
         self._scoring.configure(config)
+        if self._judging is not None:
+            self._judging.configure(config)
         for model in {m.name for m in old.models} - set(models):
             self.metrics.forget(model=model)
         self._run_sources(config.sources)

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from detectors import embedding, registry
 from detectors.contract import ColumnKind, DetectorConfig
+from detectors.judging.endpoint import EndpointConfig
 from monitor import crosschecks
 from monitor.fields import MAX_FEATURE_NAME, columnable
 from monitor.seasons import WEEK_SECONDS
@@ -57,6 +58,17 @@ SecondsOrZero = Annotated[int, BeforeValidator(_duration), Field(ge=0)]
 Instant = Annotated[datetime, AfterValidator(_aware)]
 Name = Annotated[str, Field(pattern=NAME)]
 Severity = Literal["critical", "warning", "info"]
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise ValueError(f"no time zone {value!r}; give a name such as UTC or Europe/Berlin") from exc
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 def _differ_in_more_than_case(names: Iterable[str]) -> None:
@@ -223,6 +235,21 @@ class PricesConfig(Section):
     file: Path | None = Field(None, description="what LLMs cost; default: the table that comes along")
 
 
+class JudgeBudget(Section):
+    """What the judge may be asked in a day, by the clock of `timezone`. Without a limit there is none."""
+
+    calls_per_day: int | None = Field(None, ge=0)
+    usd_per_day: float | None = Field(None, ge=0, allow_inf_nan=False)
+    timezone: Zone = Field("UTC", description="whose midnight begins a day")
+
+
+class JudgeConfig(EndpointConfig):
+    """Whom the detector `judge` asks: the settings of `detectors.judging.endpoint`, and what may be spent."""
+
+    budget: JudgeBudget = JudgeBudget()
+    give_up_seconds: Seconds = Field(6 * 3600, description="so long a record waits for a judge that cannot be asked")
+
+
 class ModelConfig(Section):
     name: Name
     task: Literal["regression", "binary", "multiclass", "multilabel", "ranking", "llm"]
@@ -257,7 +284,7 @@ class Reference(Section):
     end: Instant | None = None
     trailing: Seconds | None = None
     seasonal: Seconds | None = Field(None, description="the same hours of so many weeks before")
-    timezone: str = Field("UTC", description="whose clock says what the same hour is")
+    timezone: Zone = Field("UTC", description="whose clock says what the same hour is")
     file: Path | None = None
 
     @property
@@ -270,15 +297,6 @@ class Reference(Section):
     def _whole_weeks(cls, value: int | None) -> int | None:
         if value is not None and value % WEEK_SECONDS:
             raise ValueError(f"{value} s are no whole weeks; give 1w, 4w and so on")
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _a_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-            raise ValueError(f"no time zone {value!r}; give a name such as UTC or Europe/Berlin") from exc
         return value
 
     @model_validator(mode="after")
@@ -570,6 +588,7 @@ class Config(Section):
     scoring: Scoring = Scoring()
     masking: MaskingConfig = MaskingConfig()
     prices: PricesConfig = PricesConfig()
+    judge: JudgeConfig | None = None
     models: tuple[ModelConfig, ...] = ()
     checks: tuple[Check, ...] = ()
     sources: tuple[SourceConfig, ...] = ()
@@ -582,6 +601,15 @@ class Config(Section):
         """A detector that asks for the task is told that of the model, unless its settings name one."""
         tasks = {model.name: model.task for model in info.data.get("models", ())}
         return [_with_task(check, tasks) for check in raw] if isinstance(raw, (list, tuple)) else raw
+
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _llm_of_the_judge(cls, raw: Any, info: ValidationInfo) -> Any:
+        """A judge is told the LLM of the endpoint, unless its settings name one: scores of another LLM are other scores."""
+        judge: JudgeConfig | None = info.data.get("judge")
+        if judge is None or not isinstance(raw, (list, tuple)):
+            return raw
+        return [_with_llm(check, judge.model) for check in raw]
 
     @field_validator("models", "checks", "sources")
     @classmethod
@@ -603,6 +631,17 @@ def _with_task(check: Any, tasks: Mapping[str, str]) -> Any:
     if not isinstance(settings, dict) or "task" in settings:
         return check
     return {**check, "settings": {**settings, "task": task}} if task in asked_tasks(check["detector"]) else check
+
+
+def _with_llm(check: Any, llm_model: str) -> Any:
+    if isinstance(check, Check):
+        check = check.model_dump()
+    if not isinstance(check, dict) or check.get("detector") != "judge":
+        return check
+    settings = check.get("settings", {})
+    if not isinstance(settings, dict) or settings.get("llm_model") is not None:
+        return check
+    return {**check, "settings": {**settings, "llm_model": llm_model}}
 
 
 def asked_tasks(detector: str) -> frozenset[str]:

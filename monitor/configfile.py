@@ -20,6 +20,7 @@ from monitor.config import Config, Listener, StoreConfig, Tls
 from monitor.crosschecks import Sound
 from monitor.errors import ConfigError
 from monitor.genai import prices
+from monitor.judging import spending
 
 
 def load(path: Path) -> Config:
@@ -69,6 +70,8 @@ def load(path: Path) -> Config:
             prices.load(folder / sound.prices.file)
         except ConfigError as exc:
             problems += exc.problems
+    if config is not None and not problems:
+        problems += [f"{path}: {line}" for line in spending.unpriced(config, folder)]
     if config is None or problems:
         raise ConfigError(problems)
     return _anchored(models.in_config(config, store), folder)
@@ -116,6 +119,9 @@ def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     masking = raw.get("masking")
     if isinstance(masking, dict):
         yield "masking.hash_key", masking.get("hash_key")
+    judge = raw.get("judge")
+    if isinstance(judge, dict):
+        yield "judge.api_key", judge.get("api_key")
 
 
 def _resolve(value: Any, file: Path, where: str, problems: list[str], references: dict[str, str]) -> Any:

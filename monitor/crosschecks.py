@@ -30,6 +30,7 @@ class Sound:
     checks: Mapping[int, Check]
     names: list[str] | None  # of all models, those that are no good included; None where they cannot be told
     named: list[tuple[str, str]] = field(default_factory=list)  # places that name a model, and the name
+    judge: bool = False  # there is an endpoint to judge, good or not
 
     @classmethod
     def of(cls, config: Config) -> Sound:
@@ -49,6 +50,7 @@ class Sound:
             checks=dict(enumerate(config.checks)),
             names=[m.name for m in config.models],
             named=named,
+            judge=config.judge is not None,
         )
 
     @classmethod
@@ -90,6 +92,7 @@ class Sound:
             checks=sound("checks"),
             names=[str(name) for name in names] if known else None,
             named=[(place, name) for place, name in named if isinstance(name, str) and not name.startswith("${")],
+            judge=bool(raw.get("judge")),
         )
 
 
@@ -111,7 +114,25 @@ def problems(sound: Sound) -> Iterator[str]:
             yield from (f"checks.{i}.{wrong}" for wrong in (*_other_task(check, model), *_no_such_slice(check, model)))
         if model and check.threshold.kind == "calibrated" and check.threshold.alpha is None and not model.false_alarms_per_month:
             yield f"checks.{i}.threshold: kind calibrated needs alpha, or models.{model.name}.false_alarms_per_month"
+    yield from (f"checks.{i}.{wrong}" for i, check in sound.checks.items() for wrong in _cannot_judge(check, sound))
     yield from _overspent(sound)
+
+
+def _cannot_judge(check: Check, sound: Sound) -> Iterator[str]:
+    from detectors.judge import Judge
+
+    if not isinstance(settings := check.settings, Judge.Config):
+        return
+    if not sound.judge:
+        yield "detector: judge asks an LLM; give the section judge, with base_url and model"
+    if check.flag is not None and not 0 <= check.flag <= 1:
+        yield f"flag: {check.flag:g}, but what a judge says is brought to 0..1; give a share of its range"
+    others = [c for c in sound.checks.values() if c.model == check.model and registry.is_row(registry.load(c.detector))]
+    local = {name for c in others if c.detector != check.detector for name in (c.name, registry.load(c.detector).name)}
+    for i, one in enumerate(settings.escalate):
+        if one.check not in local:
+            there = ", ".join(sorted(local)) or "none"
+            yield f"settings.escalate.{i}.check: {check.model} has no local row check {one.check!r}; there are {there}"
 
 
 def _other_task(check: Check, model: ModelConfig) -> Iterator[str]:

@@ -193,6 +193,22 @@ class Metrics:
             "modelwatch_verdicts_total", "Verdicts by outcome of their reading", ("model", "check", "outcome")
         )
 
+        # the judge
+        self.judge_selected = self._counter(
+            "modelwatch_judge_selected_total", "Records chosen to be judged", ("model", "metric", "why")
+        )
+        self.judge_calls = self._counter("modelwatch_judge_calls_total", "Calls to the judge", ("llm_model", "code"))
+        self.judge_input = self._counter("modelwatch_judge_input_tokens_total", "Tokens the judge was sent", ("llm_model",))
+        self.judge_output = self._counter("modelwatch_judge_output_tokens_total", "Tokens the judge answered", ("llm_model",))
+        self.judge_cost = self._counter("modelwatch_judge_cost_usd_total", "What the judge cost", ("llm_model",))
+        self.judge_put_off = self._counter(
+            "modelwatch_judge_put_off_total", "Scores that are tried again later", ("reason",)
+        )
+        self.judge_duration = self._histogram("modelwatch_judge_score_duration_seconds", "Time of a score", (), LATENCY)
+        self.judge_up = self._gauge("modelwatch_judge_up", "1 while the judge answers")
+        self.judge_calls_left = self._gauge("modelwatch_judge_budget_calls", "Calls left of the day's")
+        self.judge_usd_left = self._gauge("modelwatch_judge_budget_usd", "Money left of the day's")
+
         # LLM traffic, as traces settle
         llm = ("model", "llm_model")
         self.llm_requests = self._counter("modelwatch_llm_requests_total", "Requests to an LLM, however often tried", llm)

@@ -22,18 +22,25 @@ class RowCheck:
         self.name = detector.name
         self.version = detector.version
         self.hash = settings_hash(detector, config)
-        self.flag = detector.flag
-        self.worse = detector.worse
+        told = getattr(detector, "flagging", None)  # one whose settings decide
+        self.flag, self.worse = told(config) if told is not None else (detector.flag, detector.worse)
 
     def flagged(self, value: float) -> bool:
         return value >= self.flag if self.worse == "higher" else value <= self.flag
 
 
+def is_judged(name: str) -> bool:
+    """Whether this detector asks somebody who takes long, and is no part of the local scoring: see `monitor.judging`."""
+    return bool(getattr(registry.load(name), "judged", False))
+
+
 def row_checks(config: Config) -> dict[str, list[RowCheck]]:
-    """By model, each (detector, settings) once."""
+    """By model, each (detector, settings) once: the local ones. A model that is only judged has none."""
     found: dict[str, dict[str, RowCheck]] = {}
     for check in config.checks:
-        if registry.is_row(registry.load(check.detector)):
+        if is_judged(check.detector):
+            found.setdefault(check.model, {})
+        elif registry.is_row(registry.load(check.detector)):
             one = RowCheck(check.detector, check.settings)
             found.setdefault(check.model, {})[one.hash] = one
     return {model: list(checks.values()) for model, checks in found.items()}

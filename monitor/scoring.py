@@ -24,6 +24,7 @@ from monitor.errors import ChildAway, ChildFailed, StoreError
 from monitor.faultpoints import point
 from monitor.helpers import ScoreAnswer, ScoreRequest
 from monitor.inputs import inputs
+from monitor.judging.selection import Selection
 from monitor.metrics import Metrics, exemplar
 from monitor.reader import Reader
 from monitor.rowchecks import RowCheck, row_checks
@@ -50,6 +51,7 @@ class Scoring:
     def configure(self, config: Config) -> None:
         self._config = config.scoring
         self._checks = row_checks(config)
+        self._selection = Selection(config, self._metrics)
         for model, checks in self._checks.items():
             for check in checks:
                 self._metrics.evaluations.labels(model, check.name).inc(0)
@@ -197,16 +199,17 @@ class Scoring:
         def keep(transaction: Transaction) -> int:
             written[:] = self._unchanged(transaction, model, work)
             for check, scores in scored:
-                _append(transaction, model, check, rows, scores, written, answer.device)
+                append(transaction, model, check, rows, scores, written, answer.device)
+            self._selection.queue(transaction, model, work, rows, scored, written)
             done = _finish(transaction, model, [work[i] for i in written])
             point("score.written")
             return done
 
-        count = self._store.run(keep)
+        done = self._store.run(keep)
         for check, scores in scored:
             for i in written:
-                self._count(model, check, scores[i], rows[i]["trace_id"])
-        return count
+                self.count(self._metrics, model, check, scores[i], rows[i]["trace_id"])
+        return done
 
     @staticmethod
     def _unchanged(transaction: Transaction, model: str, work: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -221,8 +224,8 @@ class Scoring:
         }
         return [i for i, w in enumerate(work) if now.get((w["record_id"], w["revision"])) == w["input"]]
 
-    def _count(self, model: str, check: RowCheck, score: Score, trace_id: str | None) -> None:
-        m = self._metrics
+    @staticmethod
+    def count(m: Metrics, model: str, check: RowCheck, score: Score, trace_id: str | None) -> None:
         m.evaluations.labels(model, check.name).inc()
         if score.outcome is Outcome.OK:
             assert score.value is not None
@@ -265,7 +268,7 @@ def _finish(transaction: Transaction, model: str, work: Sequence[Mapping[str, An
     return len(work)
 
 
-def _append(
+def append(
     transaction: Transaction,
     model: str,
     check: RowCheck,

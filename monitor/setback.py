@@ -27,7 +27,7 @@ class Setback:
             return 0
         latest = now + timedelta(seconds=settle_seconds)
         count = 0
-        for table in ("work", "traces"):
+        for table in ("work", "traces", "judging"):
             with self._store.read() as reader:
                 found = reader.query(f"SELECT count(*) AS n FROM {table} WHERE due_at > ?", [latest + TOLERANCE])[0]["n"]
             if found:

@@ -126,7 +126,7 @@ def schema_of(asked: dict[str, Any], said: str) -> dict[str, Any]:
 
 
 def instance(schema: dict[str, Any], marks: set[str | None], name: str = "", defs: dict[str, Any] | None = None) -> Any:
-    """A value that the schema allows: of words `a word`, of numbers 1, of lists one item; as the marks want it."""
+    """A value that the schema allows: words, the best or worst number, a list of one item; as the marks want it."""
     defs = defs if defs is not None else schema.get("$defs", {})
     if "$ref" in schema:
         return instance(defs[schema["$ref"].rpartition("/")[2]], marks, name, defs)
@@ -150,4 +150,4 @@ def instance(schema: dict[str, Any], marks: set[str | None], name: str = "", def
             return worst if "bad" in marks else best
         case "boolean":
             return "bad" not in marks
-    return "a word"
+    return " ".join(["a word", *(f"[[{mark}]]" for mark in sorted(filter(None, marks)))])  # what is asked next is of this

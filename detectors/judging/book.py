@@ -63,7 +63,7 @@ METER: ContextVar[Meter] = ContextVar("meter")
 class Book:
     def __init__(self, endpoint: EndpointConfig, prices: Prices, monotonic: Callable[[], float]) -> None:
         self._endpoint = endpoint
-        self._prices = prices
+        self.prices = prices
         self._monotonic = monotonic
         self.used: dict[str, Used] = {}
         self.calls = 0
@@ -160,7 +160,7 @@ class Book:
         return max(self._gate_until - self._monotonic(), 0.0)
 
     def _cost(self, model: str, given: int, answered: int) -> float:
-        rates = self._prices.get(model)
+        rates = self.prices.get(model)
         return rates.cost(given, answered) if rates is not None else 0.0
 
     def _of(self, model: str) -> Used:

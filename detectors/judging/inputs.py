@@ -127,7 +127,8 @@ def _messages(found: Any, config: Judge.Config) -> tuple[list[dict[str, Any]], b
         parts = one.get("parts", one.get("content"))
         parts = [parts] if isinstance(parts, str) else [p for p in parts or () if isinstance(p, str | Mapping)]
         text = "\n".join(_text_of(part) for part in parts if _text_of(part))
-        calls = tool_calls([p for p in parts if isinstance(p, Mapping) and p.get("type") == "tool_call"])
+        asked = [p for p in parts if isinstance(p, Mapping) and p.get("type") == "tool_call"]
+        calls = tool_calls([*asked, *(c.get("function", c) for c in one.get("tool_calls") or () if isinstance(c, Mapping))])
         given = [p.get("response") for p in parts if isinstance(p, Mapping) and p.get("type") == "tool_call_response"]
         made += [{"role": "tool", "content": clean(_plain(one)), "tool_calls": []} for one in given]
         if role in ("user", "assistant", "tool") and (text or calls):

@@ -24,6 +24,12 @@ HALVES = """CREATE TABLE IF NOT EXISTS halves (event VARCHAR, half VARCHAR, mode
 CHECK_SLICES = """CREATE TABLE IF NOT EXISTS check_slices (check_name VARCHAR, field VARCHAR, "value" VARCHAR,
     place INTEGER, added_at TIMESTAMPTZ)"""
 
+JUDGING = """CREATE TABLE IF NOT EXISTS judging (model VARCHAR, settings_hash VARCHAR, record_id VARCHAR, place VARCHAR,
+    seq BIGINT, revision INTEGER, contexts_from BIGINT, event_time TIMESTAMPTZ, why VARCHAR, attempts INTEGER,
+    queued_at TIMESTAMPTZ, due_at TIMESTAMPTZ)"""
+JUDGE_SPENDING = """CREATE TABLE IF NOT EXISTS judge_spending (day VARCHAR, llm_model VARCHAR, calls BIGINT,
+    input_tokens BIGINT, output_tokens BIGINT, cost_usd DOUBLE)"""
+
 STATE_DDL = f"""{MANIFEST_HISTORY};
 {TRACES};
 {SEEN};
@@ -31,6 +37,8 @@ STATE_DDL = f"""{MANIFEST_HISTORY};
 {PARTITIONS};
 {HALVES};
 {CHECK_SLICES};
+{JUDGING};
+{JUDGE_SPENDING};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
@@ -54,7 +62,8 @@ replaces its segment, whose file stays until `deleted_at`. `level` is minute, ho
 with a segment that nobody reads for that. `drops` is the files of folders: rows
 taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
 the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round.
-`check_slices` is the values of a field that have become slices of a check, in the order of `place`."""
+`check_slices` is the values of a field that have become slices of a check, in the order of `place`. `judging` waits for the judge:
+`why` is sampled or escalated, `place` names model and record. `judge_spending` is what the judge took, by day."""
 
 
 def _added(kind: str, *columns: str) -> list[str]:
@@ -88,6 +97,8 @@ MIGRATIONS: dict[int, str] = {
             PARTITIONS,
             HALVES,
             CHECK_SLICES,
+            JUDGING,
+            JUDGE_SPENDING,
             create_table("thresholds"),
             *_added("verdicts", "needed", "of_windows", "note"),
             *_added("readings", "reference"),
