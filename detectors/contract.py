@@ -108,7 +108,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A row detector's word on one record. `value` is finite exactly when `outcome` is ok."""
+    """A row detector's word on one record. `value` is finite exactly when `outcome` is ok.
+
+    One that does not `may_alert` is stored and never flagged, and no reading counts it: its detector knows too little of how
+    good it is to wake anybody for it.
+    """
 
     outcome: Outcome
     value: float | None = None
@@ -116,6 +120,7 @@ class Score:
     stage: str = ""
     claims: tuple[Claim, ...] = ()
     detail: Mapping[str, Any] = field(default_factory=dict)
+    may_alert: bool = True
 
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.OK) != (self.value is not None and math.isfinite(self.value)):
@@ -175,6 +180,7 @@ class Resources:
 
     encoder: Callable[[], Encoder]
     static: Callable[[], Encoder] = shipped_static
+    memo: Memo[Score] = field(default_factory=Memo)
     judge: EndpointConfig | None = None
 
 
@@ -185,8 +191,6 @@ class RowDetector(Protocol):
     `inputs` names the row keys it reads. `flag` is where, without a word from the check, a score counts as flagged
     (at or beyond it in the direction of `worse`). A detector with a method `load(resources: Resources) -> None` has it
     called once, in the process that scores, before the first `score`.
-    memo: Memo[Score] = field(default_factory=Memo)
-    judge: EndpointConfig | None = None
     """
 
     name: ClassVar[str]
