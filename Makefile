@@ -12,6 +12,7 @@ DATA ?=
 ENCODER ?=
 BENCH ?=
 PEERS ?=
+REHEARSAL ?= .make/rehearsal
 SOAK_MINUTES ?= 30
 SOAK_SEED ?= 1
 
@@ -22,7 +23,7 @@ export RAGAS_DO_NOT_TRACK := true
 export NML_DISABLE_USAGE_LOGGING := 1
 export PYTHON TORCH_PIP_ARGS
 
-.PHONY: help demo check lint types rules test bench soak gpu-check bench-quality dashboards lock wheel clean programs
+.PHONY: help demo check lint types rules test bench soak gpu-check bench-quality dashboards lock wheel compose-test rehearsal clean programs
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -69,6 +70,12 @@ lock:  ## requirements.lock from a fresh resolve
 wheel: .venv/.installed-run  ## dist/modelwatch-*.whl
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls -l dist/*.whl
+
+compose-test: .venv/.installed-run  ## image and compose file with Docker: a page, Grafana's dashboards, a restart
+	$(PY) -m tests.image.compose
+
+rehearsal: .venv/.installed-run  ## the same without an engine, in a chroot of Debian 12; as root; REHEARSAL="FOLDER --bind DIR"
+	$(PY) -m tests.image.rehearse $(REHEARSAL)
 
 clean:  ## what was built and cached; keeps .venv and stored data
 	rm -rf build dist .make .mypy_cache .ruff_cache .hypothesis

@@ -5,9 +5,12 @@
 #   install.sh run         .venv with what the daemon and the demo need
 #   install.sh dev         .venv with what the checks need besides
 #   install.sh lock        writes requirements.lock from a fresh resolve
+#   install.sh system      of a container image, all layers: Python, tini, the user modelwatch and its folders
+#   install.sh image       of a container image, a layer that is thrown away: modelwatch with all its parts in VENV, without pip
 #
 # PYTHON          the interpreter that .venv is made with
 # VENV            where the environment goes (default .venv)
+# TORCH_BUILD     cpu or cuda: what the torch of an image must be; another one is an error
 # TORCH_PIP_ARGS  extra arguments for the pip call that installs torch, e.g. --extra-index-url of PyTorch's CPU builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -114,10 +117,34 @@ EOF
     say "$(grep -c == "$LOCK") versions in $LOCK"
 }
 
+system() {
+    apt_install python3 tini ca-certificates
+    rm -rf /var/lib/apt/lists/*
+    getent passwd modelwatch >/dev/null || useradd --system --uid 10001 --user-group --home-dir /var/lib/modelwatch --no-create-home modelwatch
+    install -d -m 0755 /etc/modelwatch
+    install -d -m 0750 -o modelwatch -g modelwatch /var/lib/modelwatch
+}
+
+image() {
+    make_venv
+    install_torch
+    local build
+    build=$("$VENV/bin/python" -c 'import torch; print("cuda" if torch.version.cuda else "cpu")')
+    [ "$build" = "${TORCH_BUILD:-$build}" ] || fail "torch here is the $build build, not $TORCH_BUILD; set TORCH_PIP_ARGS, see README.md"
+    say "installing modelwatch with all its parts"
+    pip install --quiet -c "$LOCK" '.[judge,kafka,mlflow,streaming,toxicity]'
+    # What only installs or compiles has no place in an image.
+    pip uninstall --quiet --yes pip setuptools wheel 2>/dev/null || true
+    find "$VENV" -name __pycache__ -prune -exec rm -rf {} +
+    "$VENV/bin/python" -m compileall -q "$VENV/lib" >/dev/null || true  # the root is read-only later, and each start would compile
+}
+
 case "${1:-}" in
     programs) programs ;;
     run) packages . ;;
     dev) packages '.[dev]' ;;
     lock) lock ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    system) system ;;
+    image) image ;;
+    *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -18,6 +18,7 @@ from monitor import compare, configfile, estimate, evaluate, log, modelscommand,
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
+from monitor.notify import READY, STOPPING, notify, reloading
 
 STOP_SECONDS = 20.0
 WATCH_SECONDS = 1.0  # so often it is looked whether the writer lives
@@ -125,11 +126,15 @@ def _run(arguments: argparse.Namespace) -> int:
         app.start()
     except OSError as exc:
         return _complain(str(exc))
+    notify(READY)
     while not (broken := app.store.broken) and (sent := signals.wait(WATCH_SECONDS)) in (set(), {signal.SIGHUP}):
         if sent:
+            notify(reloading())
             app.reload()
+            notify(READY)
     if broken:  # nothing is taken any more: whoever started the daemon has to hear of it, and starts it again
         log.error("the daemon ends: only a restart can mend it", problem=broken)
+    notify(STOPPING)
     log.info("stopping")
     # What cannot stop in time must not keep the service manager waiting: everything acknowledged is on disk already.
     deadline = threading.Timer(STOP_SECONDS, lambda: os._exit(1))
