@@ -98,7 +98,7 @@ class App:
         if config.judge is not None:
             judges = self._child("judge", judge.setup(config.judge), nice=config.scoring.nice, target=judge.TARGET)
         names = [f"intake-{n}" for n in range(1, intake.processes(config.server.intake_processes) + 1)]
-        processes = [self._child(name, None, nice=0, target=intake.TARGET) for name in names]
+        processes = [self._intake_process(name) for name in names]
         self.store = store = Store(
             config.store,
             clock=clock,
@@ -108,7 +108,16 @@ class App:
         )
         self._closers.append(store.close)
         self._quarantine = Quarantine(store, clock=clock, metrics=metrics)
-        self._inbox = self._quarantine.reading(lambda: Inbox(config, store, clock=clock, metrics=metrics, processes=processes))
+        self._inbox = self._quarantine.reading(
+            lambda: Inbox(
+                config,
+                store,
+                clock=clock,
+                metrics=metrics,
+                processes=processes,
+                spare=lambda: self._intake_process("intake-spare"),
+            )
+        )
         self._references = References(store.root)
         self._runners = self._quarantine.reading(
             lambda: runner.build(
@@ -337,6 +346,9 @@ class App:
         child = Child(name, target or f"monitor.helpers:{name}", setup, nice=nice, clock=self._clock, metrics=self.metrics)
         self._closers.append(child.stop)
         return child
+
+    def _intake_process(self, name: str) -> Child:
+        return self._child(name, None, nice=0, target=intake.TARGET)
 
     def _begin(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
         start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import pickle
 import socket
 import struct
 import subprocess
@@ -30,6 +31,10 @@ WATCH_SECONDS = 0.2
 
 class Remote(Exception):
     """The helper lives, and what it was asked raised. The text is the remote traceback."""
+
+
+class OutOfMemory(Remote):
+    """What it was asked needs more memory than there is. It lives, and has let go of what it had of it."""
 
 
 class Child:
@@ -70,7 +75,7 @@ class Child:
         Raises:
             ChildAway: it is being restarted, and has not seen the request.
             ChildFailed: it died, or did not answer in time and was killed.
-            Remote: it answered that the request raised.
+            Remote: it answered that the request raised; `OutOfMemory`, for want of memory.
         """
         with self._asking:
             connection = self._connection
@@ -90,7 +95,7 @@ class Child:
                 what = f"no answer within {timeout_seconds} s" if late else "died while it was asked"
                 raise ChildFailed(f"{self.name}: {what}") from exc
         if not ok:
-            raise Remote(value)
+            raise OutOfMemory(f"{self.name}: not enough memory") if value is None else Remote(value)
         return value
 
     def stop(self) -> None:
@@ -162,13 +167,15 @@ def serve(connection: Connection) -> None:
     answer = getattr(importlib.import_module(module), attribute)(setup)
     while True:
         try:
-            request = connection.recv()
+            data = connection.recv_bytes()
         except EOFError:
             return
         try:
-            connection.send((True, answer(request)))  # nothing is sent of an answer that cannot be pickled
+            connection.send((True, answer(pickle.loads(data))))  # nothing is sent of an answer that cannot be pickled
         except BrokenPipeError:
             return
+        except MemoryError:
+            connection.send((False, None))
         except (Exception, SystemExit):  # the owner decides what a failure means
             connection.send((False, traceback.format_exc()))
 

@@ -187,7 +187,7 @@ class Metrics(Listener):
 class StoreConfig(Section):
     path: Path = Path("modelwatch-data")
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|MiB|GiB)$")
-    threads: int = Field(2, ge=1)
+    threads: int | None = Field(None, ge=1, description="default: by the processors there are")
     seal_seconds: Seconds = 60
     seal_rows: int = Field(50_000, ge=100)
     compact_after_seconds: Seconds = 300

@@ -6,6 +6,7 @@ text so that a checkpoint stalls commits for 0.3 s and not for 5, no index.
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ def connect(root: Path, config: StoreConfig) -> duckdb.DuckDBPyConnection:
         StoreError: it cannot be opened.
     """
     path = root / NAME
-    connection = duckdb.connect(":memory:", config={"memory_limit": config.memory_limit, "threads": config.threads})
+    connection = duckdb.connect(":memory:", config={"memory_limit": config.memory_limit, "threads": threads(config.threads)})
     try:
         connection.execute(f"ATTACH {literal(str(path))} AS hot (STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE 8192)")
     except duckdb.Error as exc:
@@ -42,6 +43,12 @@ def connect(root: Path, config: StoreConfig) -> duckdb.DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute(f"SET GLOBAL checkpoint_threshold = '{config.checkpoint_bytes}B'")
     return connection
+
+
+def threads(asked: int | None) -> int:
+    """Of the engine: as asked for, else one for each two processors, two at most. On two processors a second one is awake most of
+    the time, for no work that could not be done without it: commits and answers wait for it."""
+    return asked if asked is not None else max(1, min(2, len(os.sched_getaffinity(0)) // 2))
 
 
 def advice(root: Path, problem: duckdb.Error) -> str:

@@ -116,15 +116,30 @@ class Batch:
 class Inbox:
     """One for all sources; any thread may call it."""
 
-    def __init__(self, config: Config, store: Store, *, clock: Clock, metrics: Metrics, processes: Sequence[Child] = ()) -> None:
-        """`processes`: those that open bodies, see `Intake`."""
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        processes: Sequence[Child] = (),
+        spare: Callable[[], Child] | None = None,
+    ) -> None:
+        """`processes`: those that open bodies; `spare` starts one more. See `Intake`."""
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self.passages = Passages(store)
         self._queueing = Queueing(store, self.passages, Traces(store), metrics)
         self._changes = Changes(store, metrics)
-        self._intake = Intake(processes, lambda: store.features, lambda kind, many: metrics.masked.labels(kind).inc(many))
+        self._intake = Intake(
+            processes,
+            lambda: store.features,
+            lambda kind, many: metrics.masked.labels(kind).inc(many),
+            clock=clock,
+            spare=spare,
+        )
         self.configure(config)
         with store.read() as reader:
             for reason, count in deadletters.open_by_reason(reader).items():
@@ -134,8 +149,7 @@ class Inbox:
         """Take a new config; batches in hand keep the old one."""
         self._columns = FeatureColumns({m.name: m for m in config.models})
         self._settle = timedelta(seconds=config.scoring.settle_seconds)
-        self._uncounted = Masking(config, lambda kind, many: None)
-        self._opener = self._intake.configure(config)
+        self._generation = self._intake.configure(config)
 
     def put(self, batch: Batch) -> Future[Answer]:
         """Check the records and have them stored; the future is done once they are durable.
@@ -143,13 +157,16 @@ class Inbox:
         Raises:
             InboxFull, StoreUnavailable: nothing was taken; the sender must send again.
         """
-        opener, received_at = self._opener, self._clock.now()
+        generation, received_at = self._generation, self._clock.now()
+        opener = generation.opener
         arrived_at = batch.replay.arrived_at if batch.replay else received_at
         if isinstance(batch.items, Body):
-            opened = self._intake.open(batch.items, batch.model, arrived_at)
+            opened = self._intake.open(generation, batch.items, batch.model, arrived_at)
             # Nobody reads again what could not be read, or killed who read it.
-            items = opened.rejects if opened.failed else _Again(batch.items, self._uncounted, batch.model)
-            batch = self._masked(batch, items, opener.masking)
+            again = _Again(batch.items, generation.uncounted, batch.model)
+            if not opened.failed and self._will_be_looked_at(opened):
+                again.read()  # here, and not on the writer's thread, which everybody waits for
+            batch = self._masked(batch, opened.rejects if opened.failed else again, opener.masking)
         else:
             if not batch.masked:
                 batch = self._masked(batch, opener.masking.apply(batch.kind, batch.items, batch.model), opener.masking)
@@ -160,13 +177,29 @@ class Inbox:
             lambda transaction: self._keep(transaction, batch, opened, parse), records=max(1, opened.total), size=batch.size
         )
 
+    def _will_be_looked_at(self, opened: Opened) -> bool:
+        """Whether the writer will want to see a record itself, as far as can be told before its turn: one in conflict with what
+        is stored or with another of the batch, or one with a feature that has no column yet."""
+        for (kind, model), rows in opened.blocks.items():
+            if kind == "contexts" or (opened.kind == "spans" and kind != "spans"):
+                continue
+            features = self._store.feature_columns(model)
+            if any(features.get(name) != what for name, what in rows.kinds):
+                return True
+            here: dict[int, int] = {}
+            known = self._store.keys(kind, model).find(rows.key)
+            for key, content, stored in zip(rows.key, rows.content, known, strict=True):
+                if content != (here.setdefault(key, content) if stored is None else stored[0]):
+                    return True
+        return False
+
     @staticmethod
     def _masked(batch: Batch, items: Sequence[Any], masking: Masking) -> Batch:
         return replace(batch, items=items, model=masking.model(batch.model), key=masking.key(batch.key), masked=True)
 
     def mask(self, kind: str, items: Sequence[Any], model: str | None = None) -> list[Any]:
         """The items as they may be written anywhere, for who has to keep some before they can be put."""
-        return self._opener.masking.apply(kind, items, model)
+        return self._generation.opener.masking.apply(kind, items, model)
 
     # --- on the writer thread, inside the transaction ---
 
@@ -176,7 +209,7 @@ class Inbox:
         failed = None if opened.failed is None else BodyRejected(*opened.failed)
         if batch.key is not None and (earlier := self._earlier(transaction, batch, opened)) is not None:
             earlier.failed = failed
-            transaction.count_on_commit(lambda: self._count(batch, opened, earlier))
+            self._count_with(transaction, batch, opened, earlier)
             return earlier
         fresh: dict[tuple[str, str], Rows] = {}
         if opened.kind == "predictions" and not _known(transaction, opened):
@@ -193,7 +226,7 @@ class Inbox:
         else:
             batch.replay.settle(transaction, answer)
         self._enter(transaction, batch, opened, answer)
-        transaction.count_on_commit(lambda: self._count(batch, opened, answer))
+        self._count_with(transaction, batch, opened, answer)
         return answer
 
     def _keep_rows(
@@ -353,14 +386,16 @@ class Inbox:
 
     # --- after the commit ---
 
+    def _count_with(self, transaction: Transaction, batch: Batch, opened: Opened, answer: Answer) -> None:
+        transaction.count_on_commit(lambda: self._count(batch, opened, answer))
+        transaction.count_on_answer(lambda: self._count_duplicates(opened, answer))
+
     def _count(self, batch: Batch, opened: Opened, answer: Answer) -> None:
         self._metrics.logs_ignored.inc(answer.ignored)
         rejects = () if batch.replay else answer.rejects  # which were counted when they came first
         for reject, count in Counter(r.reason for r in rejects).items():
             self._metrics.rejected.labels(opened.kind, reject).inc(count)
             self._metrics.deadletters.labels(reject).inc(count)
-        for model, count in answer.duplicates_by.items():
-            self._metrics.duplicates.labels(model, opened.kind).inc(count)
         for (kind, model), count in answer.stored_by.items():
             self._metrics.records.labels(model, kind).inc(count)
             self._metrics.last_record.labels(model, kind).set(opened.received_at.timestamp())
@@ -368,6 +403,10 @@ class Inbox:
             for when in opened.blocks[kind, model].columns.head("event_time"):
                 lag = (opened.received_at - when).total_seconds()
                 self._metrics.event_lag.labels(kind).observe(max(0.0, lag))
+
+    def _count_duplicates(self, opened: Opened, answer: Answer) -> None:
+        for model, count in answer.duplicates_by.items():
+            self._metrics.duplicates.labels(model, opened.kind).inc(count)
 
 
 def _conflict(index: int, message: str, item: Any) -> Reject:
@@ -386,7 +425,8 @@ def _known(transaction: Transaction, opened: Opened) -> bool:
 
 
 class _Again(Sequence[Any]):
-    """The records of a body that was opened elsewhere, masked: read once more where one has to be shown, which is seldom."""
+    """The records of a body that was opened elsewhere, masked: read once more where one has to be shown, which is seldom, and by
+    the writer only where nobody could know before its turn."""
 
     def __init__(self, body: Body, masking: Masking, model: str | None) -> None:
         """`masking`: one that does not count, as what was masked was counted."""
@@ -396,12 +436,12 @@ class _Again(Sequence[Any]):
         self._items: list[Any] | None = None
 
     def __getitem__(self, place: Any) -> Any:
-        return self._read()[place]
+        return self.read()[place]
 
     def __len__(self) -> int:
-        return len(self._read())
+        return len(self.read())
 
-    def _read(self) -> list[Any]:
+    def read(self) -> list[Any]:
         if self._items is None:
             self._items = self._masking.apply(self._body.kind, self._body, self._model)
         return self._items

@@ -106,6 +106,9 @@ def trouble_of(exc: Exception, transport: str, fault_status: int) -> Trouble:
         return Trouble(429, "inbox_full", str(exc), exc.retry_after_seconds)
     if isinstance(exc, StoreUnavailable):
         return refused(str(exc))
+    if isinstance(exc, MemoryError):  # passes, where others let go of theirs: an exporter drops what gets a 500
+        log.error("a request failed for want of memory; nothing of it was taken", exc, transport=transport)
+        return refused("out of memory; nothing was taken, send it again, in smaller batches")
     log.error("a request failed", exc, transport=transport)
     later = UNAVAILABLE_SECONDS if fault_status == 503 else None
     return Trouble(fault_status, "internal", "a fault of the daemon; its log says more", later)

@@ -344,6 +344,7 @@ class Store:
                 self._metrics.commit_failures.labels("io").inc()
                 self._fail(jobs, StoreUnavailable(str(self._unavailable)))
                 return
+            transaction.answered()
             self._metrics.commits.inc()
             self._metrics.commit_duration.observe(self._clock.monotonic() - started)
             for job, result in zip(jobs, results, strict=True):

@@ -38,6 +38,7 @@ class Transaction:
         self._new_columns: dict[str, dict[str, str]] = {}
         self._watermarks: dict[str, datetime] = {}
         self._after: list[Callable[[], None]] = []
+        self._answered: list[Callable[[], None]] = []
         self._undo: list[Callable[[], Any]] = []
 
     def append(self, kind: str, model: str, columns: Mapping[str, Any]) -> int:
@@ -138,13 +139,12 @@ class Transaction:
     def count_on_commit(self, action: Callable[[], None]) -> None:
         """As `on_commit`, for what only counts: should it fail, a metric is wrong and nothing else."""
 
-        def counted() -> None:
-            try:
-                action()
-            except Exception as exc:
-                log.error("what was stored could not be counted; the metrics are wrong from now on, the store is not", exc)
+        self._after.append(_counting(action))
 
-        self._after.append(counted)
+    def count_on_answer(self, action: Callable[[], None]) -> None:
+        """As `count_on_commit`, but only once it is synced: for what would be counted again when the sender, who has not heard of
+        it, sends it again."""
+        self._answered.append(_counting(action))
 
     def on_rollback(self, action: Callable[[], Any]) -> None:
         """Run `action` on the writer thread if nothing of this is stored."""
@@ -196,6 +196,11 @@ class Transaction:
         for action in self._after:
             action()
 
+    def answered(self) -> None:
+        """What was committed is on the disk, and the senders will hear of it."""
+        for action in self._answered:
+            action()
+
     def rolled_back(self) -> None:
         for action in reversed(self._undo):
             action()
@@ -214,6 +219,16 @@ class Transaction:
         finally:
             with contextlib.suppress(duckdb.Error):  # in an aborted transaction, where it would hide what went wrong
                 self._connection.unregister(name)
+
+
+def _counting(action: Callable[[], None]) -> Callable[[], None]:
+    def counted() -> None:
+        try:
+            action()
+        except Exception as exc:
+            log.error("what was stored could not be counted; the metrics are wrong from now on, the store is not", exc)
+
+    return counted
 
 
 def _column(values: Any) -> pa.Array | pa.ChunkedArray:

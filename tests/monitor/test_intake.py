@@ -6,15 +6,19 @@ import base64
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
 from monitor.blocks import Opened
@@ -294,7 +298,7 @@ def test_features_that_get_no_column_do_not_have_every_body_read_again_by_the_wr
     def read(self: Any) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("monitor.inbox._Again._read", read)
+    monkeypatch.setattr("monitor.inbox._Again.read", read)
     assert send(inbox, "predictions", prediction("p2", features=both)).accepted == 1
     no_id = {"model": "houses", "features": {"Age": 1, "other": 2}}
     assert send(inbox, "predictions", prediction("p3", features={"Age": 3}), no_id).accepted == 1
@@ -333,9 +337,142 @@ def test_rows_cross_as_one_piece_of_arrow() -> None:
 
 def test_the_number_of_processes_is_as_asked_for_and_else_by_the_processors() -> None:
     assert (processes(0), processes(3)) == (0, 3)
-    assert 1 <= processes(None) <= 4
+    assert processes(None) == min(len(os.sched_getaffinity(0)), max(2, min(4, len(os.sched_getaffinity(0)) // 2)))
 
 
 def test_a_process_loads_neither_the_store_nor_torch() -> None:
     code = "import sys, monitor.opener; print([n for n in ('duckdb', 'torch', 'uvicorn', 'grpc') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_body_is_masked_by_the_config_of_when_it_came_whatever_is_loaded_meanwhile(world: World, inbox: Inbox) -> None:
+    lax = world.config.model_copy(update={"masking": world.config.masking.model_copy(update={"kinds": ()})})
+
+    class Reloading(FakeClock):
+        """A reload comes between the arrival of a body and the process that opens it."""
+
+        def now(self) -> datetime:
+            if self.armed:
+                self.armed = False
+                strict.configure(lax)
+            return super().now()
+
+        armed = False
+
+    clock = Reloading()
+    process = Direct()
+    strict = Inbox(world.config, world.store, clock=clock, metrics=world.metrics, processes=[process])  # type: ignore[list-item]
+    send(strict, "generations", generation("g1", question="ann@example.org"))
+    clock.armed = True
+    send(strict, "generations", generation("g2", question="bob@example.org"))
+    send(strict, "generations", generation("g3", question="cat@example.org"))
+    assert [row["question"] for row in world.rows("generations", "bot")] == ["[EMAIL]", "[EMAIL]", "cat@example.org"]
+
+
+class Direct:
+    """A process that is none, and keeps what it was asked."""
+
+    name, pid = "intake-1", 1
+
+    def __init__(self) -> None:
+        self._answer = helper(None)
+        self.limits: list[float] = []
+
+    def call(self, request: Any, timeout_seconds: float) -> Any:
+        self.limits.append(timeout_seconds)
+        return self._answer(request)
+
+
+def test_a_longer_body_has_more_time(world: World) -> None:
+    process = Direct()
+    inbox = Inbox(world.config, world.store, clock=world.clock, metrics=world.metrics, processes=[process])  # type: ignore[list-item]
+    inbox.put(Batch("generations", Body("generations", b" " * 2**22 + b"[]", JSON), "test")).result(30)
+    inbox.put(Batch("generations", Body("generations", b"[]", JSON), "test")).result(30)
+    long, *_, short = process.limits
+    assert 8 <= short < 8.1
+    assert 12 <= long < 12.1
+
+
+def test_while_all_processes_hang_one_more_is_started_for_the_others(
+    world: World, child: Child, clock: FakeClock, metrics: Metrics
+) -> None:
+    started: list[Child] = []
+
+    def spare() -> Child:
+        started.append(Child("intake-spare", TARGET, None, nice=0, clock=clock, metrics=metrics))
+        return started[-1]
+
+    inbox = Inbox(world.config, world.store, clock=clock, metrics=metrics, processes=[child], spare=spare)
+    assert child.pid is not None
+    try:
+        os.kill(child.pid, signal.SIGSTOP)  # with the first body in hand
+        with ThreadPoolExecutor(2) as pool:
+            hangs = pool.submit(send, inbox, "generations", generation("g1"))
+            wait_for(lambda: child.busy, "the body to be asked about")
+            other = pool.submit(send, inbox, "generations", generation("g2"))
+            assert not started, "it may just be a long one"
+            clock.move(10)
+            assert other.result(30).accepted == 1
+            assert len(started) == 1
+            os.kill(child.pid, signal.SIGCONT)
+            assert hangs.result(30).accepted == 1
+        assert send(inbox, "generations", generation("g3")).accepted == 1
+    finally:
+        for one in started:
+            one.stop()
+
+
+def test_a_body_for_which_there_is_not_enough_memory_costs_a_refusal_and_the_process_lives(
+    world: World, inbox: Inbox, child: Child
+) -> None:
+    send(inbox, "generations", generation("g1"))
+    pid = child.pid
+    assert pid is not None
+    text = "much to be read " * 100
+    body = Body("generations", orjson.dumps([generation(f"m{n}", question=text + str(n)) for n in range(20_000)]), JSON)
+    taken = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (taken + 7 * len(body.data) // 2, resource.RLIM_INFINITY))
+    for _ in range(DEATHS):
+        with pytest.raises(StoreUnavailable, match="not enough memory; nothing was taken, send it again"):
+            inbox.put(Batch("generations", body, "test"))
+    answer = inbox.put(Batch("generations", body, "test")).result(30)
+    assert answer.failed is not None
+    assert (answer.failed.status, answer.failed.reason) == (413, "too_large")
+    assert world.letters() == [(None, "too_large")]
+    assert child.pid == pid
+    assert send(inbox, "generations", generation("g2")).accepted == 1
+    assert world.ids("generations", "bot") == ["g1", "g2"]
+
+
+class Watched(Body):
+    """One that keeps who reads it."""
+
+    def __init__(self, kind: str, *items: Any) -> None:
+        super().__init__(kind, orjson.dumps(items), JSON)
+        self.readers: set[str] = set()
+
+    def read(self) -> Any:
+        self.readers.add(threading.current_thread().name)
+        return super().read()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    (
+        ([generation("g")], [generation("h"), generation("g", question="another")]),
+        ([], [generation("g"), generation("g", question="another")]),
+        ([prediction("p", features={"a": 1})], [prediction("q", features={"b": 1})]),
+    ),
+    ids=["a conflict", "a conflict within the batch", "a new feature"],
+)
+def test_what_has_to_be_shown_is_not_read_again_by_the_writer(
+    world: World, inbox: Inbox, first: list[Any], then: list[Any]
+) -> None:
+    kind = "predictions" if "features" in then[0] else "generations"
+    send(inbox, kind, *first)
+    body = Watched(kind, *then)
+    inbox.put(Batch(kind, body, "test")).result(30)
+    assert body.readers == {threading.current_thread().name}
+    clean = Watched(kind, *first, {**then[0], "record_id": "new"})
+    inbox.put(Batch(kind, clean, "test")).result(30)
+    assert clean.readers == set(), "nothing of it had to be shown"

@@ -241,6 +241,22 @@ def test_what_is_committed_into_a_folder_that_is_gone_is_not_acknowledged(world:
     ]  # fmt: skip
 
 
+def test_what_was_sent_again_is_counted_when_its_sender_hears_of_it_and_not_each_time_the_folder_is_gone(world: World) -> None:
+    world.send("predictions", prediction("p1"))
+    elsewhere = world.store.root.with_name("elsewhere")
+    world.store.root.rename(elsewhere)  # and nobody has looked yet
+    both = [prediction("p1"), prediction("p2")]
+    with pytest.raises(StoreUnavailable, match="bring the store's folder back"):
+        world.send("predictions", *both)
+    elsewhere.rename(world.store.root)
+    assert sample(world.metrics, "modelwatch_ingest_records_total", model="houses", kind="predictions") == 2, "both are stored"
+    assert not sample(world.metrics, "modelwatch_ingest_records_duplicate_total", model="houses", kind="predictions")
+    world.clock.move(2)
+    wait_for(lambda: world.store.unavailable is None, "the store to be back")
+    assert world.send("predictions", *both).duplicates == 2
+    assert sample(world.metrics, "modelwatch_ingest_records_duplicate_total", model="houses", kind="predictions") == 2
+
+
 def test_a_copy_in_the_place_of_the_folder_is_opened_and_an_empty_one_is_not_begun(world: World) -> None:
     world.send("predictions", prediction("kept"))
     world.restart()
