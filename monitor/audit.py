@@ -144,16 +144,18 @@ class Audit:
     def _write(self, path: Path, files: Mapping[tuple[str, str], Files]) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)  # what was begun before and could not be ended
         path.parent.mkdir(parents=True)
-        with duckdb.connect(":memory:") as connection:
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
             # Binding a view reads its files, and the paths are relative to the store, so that a copy opens elsewhere.
             connection.execute(f"SET file_search_path = {literal(str(self._store.root))}")
             connection.execute(f"ATTACH {literal(str(path))} AS audit (STORAGE_VERSION 'v1.5.0')")
             connection.execute("USE audit")
+            connection.execute("BEGIN TRANSACTION")  # else each of four hundred statements is a commit with a sync of its own
             for statement in views(files):
                 connection.execute(statement)
             silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'audit' AND comment IS NULL"
             for view, column in connection.execute(silent).fetchall():
                 connection.execute(f"COMMENT ON COLUMN {quote(view)}.{quote(column)} IS {literal(_about(column))}")
+            connection.execute("COMMIT")
             connection.execute("USE memory")
             connection.execute("DETACH audit")
         point("audit.written")
