@@ -44,7 +44,10 @@ class Plan:
     texts: Sequence[str] = ()
     bodies: int = 8
     every: float = 0.0
-    """Seconds from one request to the next, where the last was answered by then; 0 for as fast as they are answered."""
+    """Seconds from one request to the next; 0 for as fast as they are answered. One that the last answer kept waiting is late,
+    and its own answer is timed from when it was due."""
+    after: float = 0.0
+    """Seconds before the first, with `every`: clients that know nothing of each other do not send in step."""
 
 
 @dataclass(slots=True)
@@ -127,8 +130,9 @@ def send(plan: Plan, bodies: Sequence[bytes]) -> Sent:
     connection = HTTPConnection(plan.address, timeout=120)
     started = now = time.monotonic()
     while now - started < plan.seconds:
-        time.sleep(max(0.0, started + sent.requests * plan.every - now) if plan.every else 0.0)
         body = filled(plan.kind, bodies[sent.requests % len(bodies)], plan.first + sent.requests)
+        due = started + plan.after + sent.requests * plan.every
+        time.sleep(max(0.0, due - time.monotonic()) if plan.every else 0.0)
         while True:
             asked = time.monotonic()
             connection.request("POST", PATHS[plan.kind], body, {"Content-Type": CONTENT[plan.form]})
@@ -145,7 +149,7 @@ def send(plan: Plan, bodies: Sequence[bytes]) -> Sent:
             time.sleep(float(response.headers.get("Retry-After", 1)))
         if response.status != 200 or (accepted := _accepted(plan, answer)) != plan.records:
             raise RuntimeError(f"{response.status}: {answer.decode()[:500]}")
-        sent.answers.append(now - asked)
+        sent.answers.append(now - (due if plan.every else asked))
         sent.requests += 1
         sent.records += accepted
     sent.seconds = now - started

@@ -137,7 +137,11 @@ def stored(config: Path) -> int:
 
 
 def plans(address: str, seconds: float, texts: list[str], every: float = 0.0) -> list[Plan]:
-    return [Plan(address, "spans", "protobuf", SPANS, seconds, REQUESTS_APART * i, texts, every=every) for i in range(CLIENTS)]
+    apart = every / CLIENTS
+    return [
+        Plan(address, "spans", "protobuf", SPANS, seconds, REQUESTS_APART * i, texts, every=every, after=apart * i)
+        for i in range(CLIENTS)
+    ]
 
 
 def phoenix(folder: Path, python: Path, seconds: float) -> Run:
