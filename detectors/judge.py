@@ -68,7 +68,7 @@ class Judge:
     inputs: ClassVar[frozenset[str]] = frozenset({"question", "response", "contexts"})
     worse: ClassVar[Worse] = "lower"
     flag: ClassVar[float] = 0.5
-    judged: ClassVar[bool] = True  # by somebody else, who takes long: not among the local detectors
+    remote: ClassVar[bool] = True  # asks somebody else, who takes long: not among the local detectors
 
     class Config(DetectorConfig):
         """Settings of `judge`."""

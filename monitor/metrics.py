@@ -205,9 +205,8 @@ class Metrics:
             "modelwatch_judge_put_off_total", "Scores that are tried again later", ("reason",)
         )
         self.judge_duration = self._histogram("modelwatch_judge_score_duration_seconds", "Time of a score", (), LATENCY)
-        self.judge_up = self._gauge("modelwatch_judge_up", "1 while the judge answers")
-        self.judge_calls_left = self._gauge("modelwatch_judge_budget_calls", "Calls left of the day's")
-        self.judge_usd_left = self._gauge("modelwatch_judge_budget_usd", "Money left of the day's")
+        self.judge_up = self._gauge("modelwatch_judge_up", "1 while the judge answers", ("llm_model",))
+        self.judge_budget = self._gauge("modelwatch_judge_budget_left_ratio", "Share of the day's budget that is left", ("kind",))
 
         # LLM traffic, as traces settle
         llm = ("model", "llm_model")

@@ -31,7 +31,7 @@ class RowCheck:
 
 def is_judged(name: str) -> bool:
     """Whether this detector asks somebody who takes long, and is no part of the local scoring: see `monitor.judging`."""
-    return bool(getattr(registry.load(name), "judged", False))
+    return getattr(registry.load(name), "remote", False) is True
 
 
 def row_checks(config: Config) -> dict[str, list[RowCheck]]:

@@ -129,13 +129,11 @@ class Judging:
         with self._store.read() as reader:
             self._spending.look(reader, now)
             found = reader.query("SELECT count(*) AS n, min(queued_at) AS oldest FROM judging")[0]
-        m, (calls, usd) = self._metrics, self._spending.left()
+        m = self._metrics
         m.queue_records.labels("judging").set(found["n"])
         m.queue_oldest.labels("judging").set((found["oldest"] or now).timestamp())
-        if calls != float("inf"):
-            m.judge_calls_left.set(calls)
-        if usd != float("inf"):
-            m.judge_usd_left.set(usd)
+        for kind, share in self._spending.shares_left().items():
+            m.judge_budget.labels(kind).set(share)
 
     def _take(self) -> list[Item]:
         """As many of those that are due as the judge can have under way; those that waited too long are given up."""
@@ -269,7 +267,7 @@ class Judging:
         self._done = []
         for reason, n in reasons.items():
             self._metrics.judge_put_off.labels(reason).inc(n)
-        self._metrics.judge_up.set(progress.up)
+        self._metrics.judge_up.labels(self._judge.model).set(progress.up)
         if progress.closed_seconds > 0:
             self._pause(progress.closed_seconds)
         return len(finished)

@@ -50,6 +50,12 @@ class Spending:
             float("inf") if usd is None else max(usd - self.cost_usd, 0.0),
         )
 
+    def shares_left(self) -> dict[str, float]:
+        """Of each limit there is, by kind, what is left of it, 0 to 1."""
+        limits = {"calls": self._budget.calls_per_day, "usd": self._budget.usd_per_day}
+        left = dict(zip(limits, self.left(), strict=True))
+        return {kind: left[kind] / limit if limit else 0.0 for kind, limit in limits.items() if limit is not None}
+
     def write(self, transaction: Transaction, more: Mapping[str, Used]) -> None:
         """Add to the day, by LLM. `committed` has to follow."""
         for model, used in more.items():

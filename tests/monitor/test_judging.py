@@ -8,12 +8,14 @@ from typing import Any, cast
 
 import pytest
 
+from detectors import registry
 from detectors.judging.sampling import sampled
 from monitor.child import Child
 from monitor.embeddings import Encoding
 from monitor.errors import ChildFailed
 from monitor.judging import process
 from monitor.judging.judging import Judging
+from monitor.rowchecks import is_judged
 from tests.judge import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, JudgeServer
 from tests.monitor.support import InProcess, World, check, generation, sample
 
@@ -213,7 +215,7 @@ def test_the_calls_of_a_day_are_spent_and_not_one_more(judged: Callable[..., Jud
     assert (outcomes.count("ok"), outcomes.count("not_evaluable")) == (5, 5)
     assert {row[1] for row in one.scores("outcome, reason")} == {None, "judge_budget_spent"}
     one.judging.step()
-    assert sample(one.world.metrics, "modelwatch_judge_budget_calls") == 1
+    assert sample(one.world.metrics, "modelwatch_judge_budget_left_ratio", kind="calls") == 1 / 11
 
 
 def test_a_restart_does_not_give_the_budget_anew_and_the_next_day_does(judged: Callable[..., Judged]) -> None:
@@ -333,13 +335,13 @@ def test_a_judge_that_cannot_be_asked_is_asked_again_until_it_answers(
     put_off = sample(one.world.metrics, "modelwatch_judge_put_off_total", reason=reason)
     assert put_off is not None
     assert put_off >= 2
-    assert sample(one.world.metrics, "modelwatch_judge_up") == 0
+    assert sample(one.world.metrics, "modelwatch_judge_up", llm_model="tiny-judge") == 0
     server.mode = None
     for _ in range(6):
         one.judge()
         one.world.clock.move(400)
     assert one.scores("record_id, outcome") == [("a", "ok"), ("b", "ok")]
-    assert sample(one.world.metrics, "modelwatch_judge_up") == 1
+    assert sample(one.world.metrics, "modelwatch_judge_up", llm_model="tiny-judge") == 1
 
 
 def test_after_so_long_it_is_given_up_with_its_reason(judged: Callable[..., Judged], server: JudgeServer) -> None:
@@ -405,3 +407,7 @@ def test_a_window_waits_for_the_judge_but_not_for_one_that_cannot_be_asked(
     one.world.look()
     ((outcome, value, n),) = [r for s, r in one.world.readings("judged", "bot").items() if s.minute == 10]
     assert (outcome, value, n) == ("ok", 0.0, 4)
+
+
+def test_only_the_judge_is_remote() -> None:
+    assert [name for name in registry.names() if is_judged(name)] == ["judge"]
