@@ -20,6 +20,7 @@ GOOD = {
     "response": "The Eiffel Tower was completed in 1889.",
     "contexts": CONTEXTS,
 }
+SETTINGS: dict[str, dict[str, Any]] = {"judge": {"metric": "quoted_spans_alignment"}}  # which asks nobody
 ROW_DETECTORS = sorted(name for name in registry.SHIPPED if registry.is_row(registry.load(name)))
 SECONDS = 10.0  # of processor time, where a page takes milliseconds; a busy machine makes threads wait for each other
 
@@ -57,7 +58,7 @@ CASES = {
 @cache
 def loaded(name: str) -> RowDetector:
     detector: Any = registry.load(name)
-    built: RowDetector = detector(detector.Config())
+    built: RowDetector = detector(detector.Config(**SETTINGS.get(name, {})))
     if callable(load := getattr(built, "load", None)):
         load(resources())
     return built

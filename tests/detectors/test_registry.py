@@ -20,6 +20,7 @@ from tests.detectors.minilm import resources
 SETTINGS: dict[str, dict[str, Any]] = {
     "evidently": {"metric": "ValueDrift", "arguments": {"column": "amount"}},
     "fairness": {"attributes": ["city"]},
+    "judge": {"metric": "quoted_spans_alignment"},  # which asks nobody
     "score_drift": {"column": "amount"},
     "stream_drift": {"column": "amount"},
 }

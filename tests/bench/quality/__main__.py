@@ -22,7 +22,7 @@ from detectors.support import FEATURES
 from detectors.training.faithfulness import cascaded, staged
 from detectors.training.figures import calibration_error, figures
 from detectors.training.table import tabulate
-from tests.bench.quality import fairness, false_alarms, masking, relevance, toxicity
+from tests.bench.quality import fairness, false_alarms, judge, masking, relevance, toxicity
 from tests.bench.results import replaced
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
@@ -83,6 +83,7 @@ def _row(name: str, one: dict[str, Any], sources: Sequence[str]) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "faithfulness": ("faithfulness", faithfulness),
+    "judge": ("faithfulness", judge.section),
     "relevance": ("faithfulness", relevance.section),
     "toxicity": ("toxicity", toxicity.section),
     "masking": ("pii", masking.section),
