@@ -52,7 +52,7 @@ def distribution(kind: ColumnKind, reference: Window, current: Window, name: str
     }
     order = sorted(shares, key=lambda text: (-max(shares[text]), text))
     kept, rest = order[:MOST_CATEGORIES], order[MOST_CATEGORIES:]
-    labels = [*kept, *([f"{len(rest)} others"] if rest else [])]
+    labels = [*kept, *([f"{len(rest)} more"] if rest else [])]
     columns = [[shares[text][i] for text in kept] + ([sum(shares[text][i] for text in rest)] if rest else []) for i in (0, 1)]
     return Distribution(tuple(labels), None, np.array(columns[0]), np.array(columns[1]), (int(totals[0]), int(totals[1])))
 

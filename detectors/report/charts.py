@@ -12,6 +12,7 @@ from detectors.report.markup import add, plain
 
 WIDTH, HEIGHT = 640, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 34
+LETTER = 6.0  # pixels that one takes of the style's 11
 Scale = Callable[[float], float]
 
 
@@ -49,7 +50,7 @@ def shares(parent: Element, found: Distribution, title: str) -> None:
             _x_label(svg, x(tick), short(tick))
         return
     width = (WIDTH - LEFT - RIGHT) / len(found.labels)
-    fits = max(4, int(width / 6.5))
+    fits = max(4, int(width / LETTER))
     for i, label in enumerate(found.labels):
         left = LEFT + i * width
         for j, (side, values) in enumerate((("reference", found.reference), ("current", found.current))):
@@ -93,9 +94,12 @@ def over_time(parent: Element, found: Series, title: str, told: str) -> None:
         if found.alerts[i] and (value := found.estimate[i]) is not None:
             around = [(at, y(value) - 7), (at + 7, y(value)), (at, y(value) + 7), (at - 7, y(value))]
             add(add(svg, "polygon", points=_points(around), class_="alert"), "title", f"{found.names[i]}: alert")
-    every = max(1, math.ceil(size / 6))
-    for i in range(0, size, every):
-        _x_label(svg, places[i], plain(found.names[i], 22))
+    labels = [plain(name, 22) for name in found.names]
+    apart = x(1) - x(0)
+    for i in range(0, size, max(1, math.ceil(LETTER * (max(map(len, labels), default=0) + 2) / apart))):
+        last = WIDTH - LETTER * len(labels[i]) / 2  # where it ends with the plot
+        if i == 0 or places[i] <= last:
+            _x_label(svg, min(places[i], last), labels[i])
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -114,10 +118,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 def short(value: float) -> str:
     """
-    >>> short(0.25), short(1500000.0), short(30.0)
-    ('0.25', '1.5e+06', '30')
+    >>> short(0.25), short(1500000.0), short(30.0), short(250000.0)
+    ('0.25', '1.5e+06', '30', '250,000')
     """
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if 10_000 <= abs(value) < 1_000_000 else f"{value:.4g}"
 
 
 def _svg(parent: Element, title: str, told: str) -> Element:

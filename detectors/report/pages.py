@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detectors.comparison import ComparedColumn, Comparison
 
 MOST_PLOTS = 200
+SENTENCE_CHARS = 40  # a cell with more is given room
 
 
 def of_comparison(found: Comparison, title: str, *, plots: bool = True) -> str:
@@ -126,4 +127,4 @@ def table(body: Element, caption: str, head: Sequence[str], rows: Sequence[Seque
             if j == 0:
                 add(line, "th", plain(cell), scope="row")
             else:
-                add(line, "td", plain(cell, 400))
+                add(line, "td", plain(cell, 400), **({"class_": "why"} if len(cell) > SENTENCE_CHARS else {}))

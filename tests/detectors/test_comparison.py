@@ -347,5 +347,5 @@ def test_many_categories_are_shown_as_the_largest_and_the_rest() -> None:
     many = [f"c{i % 40}" for i in range(400)]
     shares = detectors.compare({"x": many}, {"x": many}).distribution("x")
     assert shares is not None
-    assert (len(shares.labels), shares.labels[-1]) == (13, "28 others")
+    assert (len(shares.labels), shares.labels[-1]) == (13, "28 more")
     assert shares.reference.sum() == pytest.approx(1)
