@@ -81,7 +81,7 @@ class JudgeServer:
         for mark in marks:
             if mark is not None and mark.isdigit():
                 headers = {"Retry-After": self.retry_after} if self.retry_after is not None else {}
-                return JSONResponse({"error": {"message": f"asked to answer {mark}"}}, int(mark), headers)
+                return JSONResponse({"error": {"message": f"not with {request.headers['authorization']}"}}, int(mark), headers)
         if "hang" in marks:
             while not await request.is_disconnected():
                 await asyncio.sleep(0.02)

@@ -80,7 +80,7 @@ class Engine:
             seconds = endpoint.call_seconds
             inner = httpx.AsyncClient(timeout=seconds)
             self._http = httpx.AsyncClient(
-                transport=Metered(inner, self.book, seconds, clock),
+                transport=Metered(inner, self.book, seconds, clock, _key(endpoint)),
                 headers={"Accept-Encoding": "identity", "X-Modelwatch": MARK},
             )
         self._slots = asyncio.Semaphore(endpoint.concurrency if endpoint is not None else 1)
@@ -200,7 +200,7 @@ class Engine:
         e = self._endpoint
         client = AsyncOpenAI(
             base_url=e.base_url,
-            api_key=e.api_key.get_secret_value() if e.api_key is not None else "none",
+            api_key=_key(e) or "none",
             max_retries=0,
             timeout=None,  # the transport's
             http_client=self._http,
@@ -225,6 +225,10 @@ class Built:
     score: Callable[[dict[str, Any]], Awaitable[Any]]
     arguments: Callable[[Mapping[str, Any]], dict[str, Any]]
     prompt_hash: str
+
+
+def _key(endpoint: EndpointConfig) -> str | None:
+    return endpoint.api_key.get_secret_value() if endpoint.api_key is not None else None
 
 
 def _unread(*_: Any, **__: Any) -> None:

@@ -26,8 +26,12 @@ BYTES_A_TOKEN = 4  # where an answer does not say
 class Metered(httpx.AsyncBaseTransport):
     """Between a client and `inner`, which sends."""
 
-    def __init__(self, inner: httpx.AsyncClient, book: Book, call_seconds: float, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, inner: httpx.AsyncClient, book: Book, call_seconds: float, clock: Callable[[], datetime], secret: str | None = None
+    ) -> None:
+        """`secret` is taken out of what an endpoint says of a refused call: some repeat the key."""
         self._inner = inner
+        self._secret = secret
         self._book = book
         self._seconds = call_seconds
         self._clock = clock
@@ -69,7 +73,7 @@ class Metered(httpx.AsyncBaseTransport):
             if tries >= TRIES and not waits:
                 if answer is None:
                     raise Stopped("unreachable", said, retry_seconds=self._book.failed())
-                raise Stopped("server_error", _said(answer), retry_seconds=self._book.failed())
+                raise Stopped("server_error", self._said(answer), retry_seconds=self._book.failed())
             if not waits:
                 await asyncio.sleep(PAUSE_SECONDS)
 
@@ -125,7 +129,7 @@ class Metered(httpx.AsyncBaseTransport):
         elif ended == "length":
             stopped = Stopped("truncated", "the answer is longer than max_tokens; raise it")
         elif not isinstance(text, str) or not text.strip():
-            stopped = Stopped("no_answer", _said(answer))
+            stopped = Stopped("no_answer", self._said(answer))
         return given, answered, stopped
 
     def _must_wait(self, answer: httpx.Response) -> bool:
@@ -137,15 +141,15 @@ class Metered(httpx.AsyncBaseTransport):
         status = answer.status_code
         if status in (401, 403, 404):
             reason = "not_found" if status == 404 else "unauthorised"
-            raise Stopped(reason, _said(answer), retry_seconds=self._book.failed(at_once=True))
+            raise Stopped(reason, self._said(answer), retry_seconds=self._book.failed(at_once=True))
         if (after := self._retry_after(answer)) is not None:
             self._book.slow_down(after)
             return True
         if status >= 500 or status == 408:
             return False
         if not self._book.answered:  # until it has answered once, it is rather the settings that it rejects than the record
-            raise Stopped("rejected_all", _said(answer), retry_seconds=self._book.failed())
-        raise Stopped("rejected", _said(answer))
+            raise Stopped("rejected_all", self._said(answer), retry_seconds=self._book.failed())
+        raise Stopped("rejected", self._said(answer))
 
     def _retry_after(self, answer: httpx.Response) -> float | None:
         """Seconds the endpoint wants to be left alone; None where it says nothing of the kind."""
@@ -165,6 +169,10 @@ class Metered(httpx.AsyncBaseTransport):
             seconds = NO_RETRY_AFTER_SECONDS
         return min(max(seconds, PAUSE_SECONDS), MOST_RETRY_SECONDS)
 
+    def _said(self, answer: httpx.Response) -> str:
+        said = f"HTTP {answer.status_code}: {answer.content[:1000].decode('utf-8', 'replace')}"
+        return (said.replace(self._secret, "***") if self._secret else said)[:300]
+
 
 def _object(answer: httpx.Response) -> Mapping[str, Any]:
     try:
@@ -179,7 +187,3 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
-
-
-def _said(answer: httpx.Response) -> str:
-    return f"HTTP {answer.status_code}: {answer.content[:300].decode('utf-8', 'replace')}"

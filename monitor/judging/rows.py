@@ -23,12 +23,15 @@ def read(
     away: list[Work] = []
     for model in dict.fromkeys(one["model"] for one in work):
         of_model = [one for one in work if one["model"] == model]
-        readable: list[tuple[Work, dict[str, Any]]] = []
-        for one in of_model:
-            try:
-                readable.append((one, inputs(reader, model, [one])[0]))
-            except NotEvaluable:
-                away.append(one)
+        try:
+            readable = list(zip(of_model, inputs(reader, model, of_model), strict=True))
+        except NotEvaluable:
+            readable = []
+            for one in of_model:
+                try:
+                    readable.append((one, inputs(reader, model, [one])[0]))
+                except NotEvaluable:
+                    away.append(one)
         sources = {hash_: _sources(settings[hash_]) for hash_ in {one["settings_hash"] for one in of_model}}
         if readable and any(sources.values()):
             more = _more(reader, model, readable)

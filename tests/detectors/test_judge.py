@@ -210,6 +210,13 @@ def test_without_an_endpoint_that_listens_nothing_is_scored_and_nothing_raised(a
     assert {(score.outcome, score.reason) for score in found} == {(Outcome.NOT_EVALUABLE, "judge_unavailable")}
 
 
+def test_a_key_that_the_endpoint_repeats_is_not_kept(ask: Any, server: JudgeServer) -> None:
+    server.mode = "401"
+    score = ask(ROW, api_key="sk-of-somebody")
+    assert server.headers[0]["authorization"] == "Bearer sk-of-somebody"
+    assert "not with Bearer ***" in score.detail["error"]
+
+
 def test_an_endpoint_has_to_be_given_where_one_is_asked() -> None:
     with pytest.raises(ValueError, match="faithfulness asks an LLM; give Resources"):
         Judge(Judge.Config()).load(Resources(encoder=Lengths))
