@@ -70,12 +70,19 @@ class CrossScorer:
 
     def predict(self, pairs: Sequence[Pair]) -> Probabilities:
         """float32 (len(pairs), len(labels)), in the order of `pairs`."""
+        return self.predict_and_tell(pairs)[0]
+
+    def predict_and_tell(self, pairs: Sequence[Pair]) -> tuple[Probabilities, NDArray[np.bool_]]:
+        """The same, and which pairs were longer than what the model reads, (len(pairs),)."""
         most = self.config.max_tokens
         cleaned = [(clean(first, most), clean(second, most)) for first, second in pairs]
         distinct = {pair: place for place, pair in enumerate(dict.fromkeys(cleaned))}
         with self._lock:
             found = self._batches.run(list(distinct))
-        return np.asarray(found[[distinct[pair] for pair in cleaned]], dtype=np.float32)
+            full = np.array(getattr(self.model, "full", []) if distinct else [], dtype=bool)
+        places = [distinct[pair] for pair in cleaned]
+        shorter = np.array([len(a) + len(b) < len(x) + len(y) for (a, b), (x, y) in zip(cleaned, pairs, strict=True)], dtype=bool)
+        return np.asarray(found[places], dtype=np.float32), (full[places] if len(full) else np.zeros(len(pairs), bool)) | shorter
 
 
 class LocalCrossEncoder:
@@ -121,6 +128,7 @@ class LocalCrossEncoder:
         found = self._tokenizer(
             [first for first, _ in texts], [second for _, second in texts], truncation="longest_first", max_length=self._limit
         )
+        self.full = [len(ids) >= self._limit for ids in found["input_ids"]]  # of the pairs tokenized last
         types = found.get("token_type_ids") or [None] * len(texts)
         return [Tokens(ids, kinds) for ids, kinds in zip(found["input_ids"], types, strict=True)]
 

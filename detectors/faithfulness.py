@@ -18,15 +18,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, ClassVar, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from detectors.cascade import Answer, Band, Stage, run
 from detectors.claims import Span, split_claims
-from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse, settings_hash
+from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse
+from detectors.entailment import Asked, Judge, checkpoint_problem
+from detectors.entailment import Backend as Checkpoint
+from detectors.entailment import load as load_checkpoint
 from detectors.support import FEATURES, Evidence, Look, Wording, wording
 
 log = logging.getLogger(__name__)
@@ -71,15 +75,43 @@ class Faithfulness:
         max_claims: int = Field(default=64, ge=1, description="claims scored of an answer; further ones are left out")
         max_passages: int = Field(default=20, ge=1, description="contexts read, in the order given")
         max_context_chars: int = Field(default=20_000, ge=100, description="characters read of all contexts together")
+        backend: Literal["head"] | Checkpoint = Field(
+            default="head", description="the shipped heads, or the kind of a checkpoint"
+        )
+        checkpoint: Path | None = Field(
+            default=None, description="of the other backends: a folder, or the name given to it by `modelwatch models add`"
+        )
+        device: str = Field(default="auto", description="of a checkpoint: auto (CUDA where there is one), or a torch device")
+
+        @model_validator(mode="after")
+        def _backend_has_what_it_needs(self) -> Self:
+            if self.backend != "head" and self.checkpoint is None:
+                raise ValueError(
+                    f"backend {self.backend} needs a checkpoint: a folder, or the name of one placed by `modelwatch models add`; "
+                    f"`modelwatch models how {self.backend}` prints how to get one (nothing is downloaded)"
+                )
+            if self.backend == "head" and self.checkpoint is not None:
+                raise ValueError("checkpoint belongs to another backend (nli, hhem, lettucedetect): set that, or leave it out")
+            return self
 
     def __init__(self, config: Faithfulness.Config | None = None) -> None:
         self.config = config or self.Config()
         self.band = Band.around(self.config.unsure_around, self.config.unsure_width)
         self._resources: Resources | None = None
         self._heads: Heads | None = None
+        self._judge: Judge | None = None
+
+    @staticmethod
+    def problem(config: Faithfulness.Config) -> str | None:
+        """What is wrong with the files that the settings name, or None. Quick: nothing is loaded."""
+        return checkpoint_problem(config.checkpoint) if config.checkpoint is not None else None
 
     def load(self, resources: Resources) -> None:
-        """Take the shared encoders and read the heads. Raises `HeadDamaged`."""
+        """Take the shared encoders and read the heads, or the checkpoint. Raises `HeadDamaged`, `ModelMissing`, `ModelUnfit`."""
+        if self.config.backend != "head" and self.config.checkpoint is not None:
+            self._judge = load_checkpoint(self.config.backend, self.config.checkpoint, self.config.device)
+            self._resources = resources
+            return
         heads, static = read_heads(), resources.static()
         used = {"static": static.name} | ({"minilm": resources.encoder().name} if self.config.unsure_width else {})
         for stage, name in used.items():
@@ -94,12 +126,45 @@ class Faithfulness:
         if self._resources is None:
             raise RuntimeError("faithfulness: call load(resources) before score(rows)")
         # `hallucination` asks for the same rows.
-        return self._resources.memo.of(settings_hash(type(self), self.config), rows, sorted(self.inputs), self._score)
+        maker = f"{self.name} {self.version} {self.config.model_dump_json()}"
+        return self._resources.memo.of(maker, rows, sorted(self.inputs), self._score)
 
     def _score(self, rows: Sequence[Row]) -> list[Score]:
         read = [read_row(row, self.config) for row in rows]
-        answers = iter(self.judged([case for case in read if isinstance(case, Case)]))
-        return [case if isinstance(case, Score) else self._say(case, next(answers)) for case in read]
+        cases = [case for case in read if isinstance(case, Case)]
+        scores = iter(self._by_checkpoint(cases) if self._judge else map(self._say, cases, self.judged(cases)))
+        return [case if isinstance(case, Score) else next(scores) for case in read]
+
+    def _by_checkpoint(self, cases: Sequence[Case]) -> list[Score]:
+        """What a checkpoint says of each claim and the sentences nearest to it."""
+        assert self._resources is not None
+        assert self._judge is not None
+        looks = look_up(cases, self._resources.static())
+        asked = [
+            Asked(
+                case.response,
+                case.asked,
+                case.spans,
+                [" ".join(case.evidence.texts[k] for k in look.near) for look in found],
+                case.passages,
+            )
+            for case, found in zip(cases, looks, strict=True)
+        ]
+        scores = []
+        for case, found, judged in zip(cases, looks, self._judge.support(asked), strict=True):
+            seen = np.flatnonzero(np.isfinite(judged.support))  # of a long answer a model may not read every claim
+            if not len(seen):
+                scores.append(Score.not_evaluable("no_claims", truncated=True))
+                continue
+            kept = case._replace(
+                spans=tuple(case.spans[i] for i in seen),
+                truncated=case.truncated
+                | ({"claims_truncated": True} if len(seen) < len(found) else {})
+                | ({"truncated": True} if judged.truncated else {}),
+            )
+            answer = Answer(Judged(tuple(found[i] for i in seen), judged.support[seen]), self._judge.stage, False)
+            scores.append(self._say(kept, answer))
+        return scores
 
     def judged(self, cases: Sequence[Case]) -> list[Answer[Judged]]:
         """Each case through the stages it needs."""
@@ -152,6 +217,8 @@ class Case(NamedTuple):
     claims: tuple[str, ...]
     evidence: Evidence
     truncated: dict[str, bool]
+    asked: str | None
+    passages: tuple[str, ...]
 
 
 class Judged(NamedTuple):
@@ -191,6 +258,8 @@ def read_row(row: Row, config: Faithfulness.Config) -> Case | Score:
         tuple(response[start:end] for start, end in claims.spans),
         evidence,
         {name: True for name, is_so in truncated.items() if is_so},
+        asked if asked.strip() else None,
+        tuple(text for _, text in kept),
     )
 
 

@@ -43,6 +43,34 @@ DETOXIFY = {
 """As detoxify 0.5.4 names them (detoxify.detoxify.MODEL_URLS). The code and these weights are under Apache-2.0."""
 
 
+class OnHub(NamedTuple):
+    """A checkpoint for a backend of faithfulness and hallucination. Loaded and saved there, whatever form it was published in
+    comes here as safetensors."""
+
+    repository: str
+    license: str
+    auto: str = "AutoModelForSequenceClassification"
+    revision: str = "main"
+    about: str = ""
+
+
+ENTAILMENT = {
+    "nli": OnHub(
+        "cross-encoder/nli-deberta-v3-small", "Apache-2.0",
+        about="any sequence classifier of pairs with a label entailment will do",
+    ),
+    "hhem": OnHub(
+        "vectara/hallucination_evaluation_model", "Apache-2.0", revision="hhem-1.0-open",
+        about="HHEM-2.1 comes as code of its own, which is not run here",
+    ),
+    "lettucedetect": OnHub(
+        "KRLabsOrg/lettucedect-base-modernbert-en-v1", "MIT", "AutoModelForTokenClassification",
+        about="any token classifier with two labels, one for what is made up, will do",
+    ),
+}  # fmt: skip
+"""By backend. Names and licences as their authors give them; look again before you use one."""
+
+
 def add_to(commands: Any) -> None:
     """The arguments of the command. `commands`: what `add_subparsers` gives."""
     parser = commands.add_parser("models", help="checkpoints for detectors that take one", description=__doc__)
@@ -58,7 +86,7 @@ def add_to(commands: Any) -> None:
     verify = _action(actions, "verify", _verify, "read every file again and compare its hash; exit code 1 when one differs")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     told = actions.add_parser("how", help="print the commands that get a model on a machine with internet")
-    told.add_argument("model", nargs="?", choices=sorted(DETOXIFY), help="default: all")
+    told.add_argument("model", nargs="?", choices=sorted({*DETOXIFY, *ENTAILMENT}), help="default: all")
     told.set_defaults(do=_how)
 
 
@@ -128,12 +156,14 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _how(arguments: argparse.Namespace) -> int:
-    print("\n\n".join(how(name) for name in ([arguments.model] if arguments.model else DETOXIFY)))
+    print("\n\n".join(how(name) for name in ([arguments.model] if arguments.model else (*DETOXIFY, *ENTAILMENT))))
     return 0
 
 
 def how(name: str) -> str:
     """The commands, for a machine with internet and then for this one."""
+    if name in ENTAILMENT:
+        return how_on_hub(name)
     one = DETOXIFY[name]
     folder = one.base.partition("/")[2]
     return (
@@ -145,4 +175,23 @@ def how(name: str) -> str:
         f"        --revision {one.release} --license Apache-2.0 --config modelwatch.yaml\n\n"
         "and in the check: `settings: {backend: detoxify, checkpoint: "
         f"detoxify-{name}}}`."
+    )
+
+
+def how_on_hub(backend: str) -> str:
+    """The same for a backend of faithfulness and hallucination."""
+    one = ENTAILMENT[backend]
+    return (
+        f"For backend {backend}, such as {one.repository} ({one.license}; {one.about}),\n"
+        "on a machine with internet (pip install transformers torch sentencepiece protobuf):\n\n"
+        f"    python - <<'END'\n"
+        f"    from transformers import AutoTokenizer, {one.auto}\n"
+        f"    source = {{'pretrained_model_name_or_path': '{one.repository}', 'revision': '{one.revision}'}}\n"
+        f"    {one.auto}.from_pretrained(**source).save_pretrained('{backend}')\n"
+        f"    AutoTokenizer.from_pretrained(**source).save_pretrained('{backend}')\n"
+        "    END\n\n"
+        f"then bring the folder {backend} here, and:\n\n"
+        f"    modelwatch models add {backend} --from {backend} \\\n"
+        f"        --revision {one.revision} --license {one.license} --config modelwatch.yaml\n\n"
+        f"and in the check of faithfulness or hallucination: `settings: {{backend: {backend}, checkpoint: {backend}}}`."
     )

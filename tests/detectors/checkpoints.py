@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,30 @@ def encoder(folder: Path, kind: str) -> Path:
     return folder
 
 
-def classifier(folder: Path, kind: str, labels: int) -> Path:
+def classifier(folder: Path, kind: str, labels: int, names: Sequence[str] = ()) -> Path:
     """A sequence classifier in `folder`, with MiniLM's tokenizer. Its head is not small, so that pairs differ."""
+    from transformers import AutoModelForSequenceClassification
+
+    return _with_head(AutoModelForSequenceClassification, folder, kind, labels, names)
+
+
+def token_classifier(folder: Path, kind: str, labels: int = 2, names: Sequence[str] = ()) -> Path:
+    """A token classifier in `folder`, with MiniLM's tokenizer."""
+    from transformers import AutoModelForTokenClassification
+
+    return _with_head(AutoModelForTokenClassification, folder, kind, labels, names)
+
+
+def _with_head(auto: Any, folder: Path, kind: str, labels: int, names: Sequence[str]) -> Path:
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoTokenizer
 
     torch.manual_seed(0)
     config = KINDS[kind]().config
     config.num_labels = labels
+    if names:
+        config.id2label = dict(enumerate(names))
     torch.manual_seed(1)
-    auto: Any = AutoModelForSequenceClassification
     auto.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(find_model(None)).save_pretrained(folder)
     return folder

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from detectors.entailment import Backend
 from monitor import configfile, models
 from monitor.errors import ConfigError
 from monitor.models import ModelRefused
@@ -161,6 +164,16 @@ def test_how_prints_commands_for_every_model_of_detoxify(capsys: pytest.CaptureF
         assert f"modelwatch models add detoxify-{name} --from {DETOXIFY[name].file}" in out
     assert run("models", "how", "unbiased") == 0
     assert "FacebookAI/roberta-base config.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("backend", get_args(Backend))
+def test_how_prints_commands_for_every_backend_that_takes_a_checkpoint(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "how", backend) == 0
+    out = capsys.readouterr().out
+    program = out.partition("<<'END'\n")[2].partition("    END")[0]
+    compile(textwrap.dedent(program), "how", "exec")
+    assert f"modelwatch models add {backend} --from {backend} " in out
+    assert f"settings: {{backend: {backend}, checkpoint: {backend}}}" in out
 
 
 # --- in a config -----------------------------------------------------------------------------------------------------
