@@ -9,14 +9,13 @@ than by the answer relevancy of ragas (Es et al., EACL 2024). Card, figures and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from detectors.cascade import Answer, Band, Stage, run
+from detectors.cascade import Answer, Band
 from detectors.contract import DetectorConfig, Resources, Row, Score, Worse
-from detectors.faithfulness import Heads
-from detectors.relevance import Look, Pair, asked, features_of, load_heads, look, look_closer, pair
+from detectors.relevance import Cascade, Judged, Pair, asked, pair
 
 
 class AnswerRelevance:
@@ -50,42 +49,21 @@ class AnswerRelevance:
     def __init__(self, config: AnswerRelevance.Config | None = None) -> None:
         self.config = config or self.Config()
         self.band = Band.around(self.config.unsure_around, self.config.unsure_width)
-        self._resources: Resources | None = None
-        self._heads: Heads | None = None
+        self._cascade: Cascade | None = None
 
     def load(self, resources: Resources) -> None:
         """Take the shared encoders and read the heads. Raises `HeadDamaged`."""
-        self._heads = load_heads(self.name, resources, bool(self.config.unsure_width))
-        self._resources = resources
+        self._cascade = Cascade(self.name, resources, self._unsure, closer=1, asks=bool(self.config.unsure_width))
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
+        if self._cascade is None:
+            raise RuntimeError("answer_relevance: call load(resources) before score(rows)")
         read = [read_row(row, self.config) for row in rows]
-        answers = iter(self._judged([one for one in read if isinstance(one, Pair)]))
+        answers = iter(self._cascade([(one,) for one in read if isinstance(one, Pair)]))
         return [one if isinstance(one, Score) else say(one, next(answers)) for one in read]
 
-    def _judged(self, pairs: Sequence[Pair]) -> list[Answer[Judged]]:
-        if self._resources is None or self._heads is None:
-            raise RuntimeError("answer_relevance: call load(resources) before score(rows)")
-        resources, heads = self._resources, self._heads
-
-        def quick(pairs: Sequence[Pair], before: Sequence[Judged | None]) -> list[Judged]:
-            looks = look(pairs, resources.static())
-            return [Judged(one, float(p)) for one, p in zip(looks, heads.static.probabilities(features_of(looks)), strict=True)]
-
-        def close(pairs: Sequence[Pair], before: Sequence[Judged | None]) -> list[Judged]:
-            looks = [one.look for one in before if one is not None]
-            found = heads.minilm.probabilities(look_closer(pairs, looks, resources.encoder()))
-            return [Judged(one, float(p)) for one, p in zip(looks, found, strict=True)]
-
-        return run(pairs, [Stage("static", quick, self._unsure), Stage("minilm", close, self._unsure)])
-
     def _unsure(self, judged: Judged) -> bool:
-        return self.band.holds(judged.value)
-
-
-class Judged(NamedTuple):
-    look: Look
-    value: float
+        return self.band.holds(float(judged.values[0]))
 
 
 def read_row(row: Row, config: AnswerRelevance.Config) -> Pair | Score:
@@ -104,10 +82,10 @@ def read_row(row: Row, config: AnswerRelevance.Config) -> Pair | Score:
 
 
 def say(one: Pair, answer: Answer[Judged]) -> Score:
-    nearest = one.spans[answer.result.look.nearest]
+    nearest = one.spans[answer.result.looks[0].nearest]
     marks: dict[str, Any] = {"unclear": answer.unclear and answer.stage == "minilm", "truncated": one.truncated}
     return Score.ok(
-        answer.result.value,
+        float(answer.result.values[0]),
         stage=answer.stage,
         span=[nearest.start, nearest.end],
         **{name: is_so for name, is_so in marks.items() if is_so},

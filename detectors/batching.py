@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence, Sized
+from contextlib import nullcontext
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -39,7 +41,8 @@ class Model(Protocol[Input, Tokens]):
 
 
 class Batches(Generic[Input, Tokens]):
-    """Runs a model over any number of texts. One thread at a time.
+    """Runs a model over any number of texts. Safe to use from several threads: on a CPU they compute side by side, on another
+    device one after another, as they share its memory. Texts are tokenized by one at a time.
 
     Where the device has no memory for a batch it is halved; where it has none for a single text the model moves to the CPU
     for good and `fallback_active` is True. `out_of_memory` counts how often there was none.
@@ -50,14 +53,18 @@ class Batches(Generic[Input, Tokens]):
         self.fallback_active = False
         self.out_of_memory = 0
         self._batch_tokens = batch_tokens
+        self._tokenizing = threading.Lock()  # a tokenizer of transformers keeps its settings in itself
+        self._device = threading.Lock()
 
     def run(self, texts: list[Input]) -> NDArray[np.float32]:
         out = np.empty((len(texts), self.model.width), dtype=np.float32)
         if texts:
-            tokens = self.model.tokenize(texts)
+            with self._tokenizing:
+                tokens = self.model.tokenize(texts)
             limit = self._batch_tokens or (BATCH_TOKENS_CPU if self.model.device == "cpu" else BATCH_TOKENS)
             for batch in batches([len(one) for one in tokens], limit):
-                out[batch] = self._compute([tokens[i] for i in batch])
+                with nullcontext() if self.model.device == "cpu" else self._device:
+                    out[batch] = self._compute([tokens[i] for i in batch])
         return out
 
     def _compute(self, tokens: list[Tokens]) -> NDArray[np.float32]:

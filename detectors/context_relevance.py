@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from detectors.cascade import Answer, Band, Stage, run
+from detectors.cascade import Answer, Band
 from detectors.claims import split_claims
 from detectors.contract import DetectorConfig, Resources, Row, Score, Worse
-from detectors.faithfulness import Heads, cut_contexts
-from detectors.relevance import Look, Pair, asked, features_of, load_heads, look, look_closer, pair
+from detectors.faithfulness import cut_contexts
+from detectors.relevance import Cascade, Judged, Pair, asked, pair
 from detectors.support import Wording, share, wording
 
 FloatArray = NDArray[np.float64]
@@ -65,47 +65,19 @@ class ContextRelevance:
     def __init__(self, config: ContextRelevance.Config | None = None) -> None:
         self.config = config or self.Config()
         self.band = Band.around(self.config.unsure_around, self.config.unsure_width)
-        self._resources: Resources | None = None
-        self._heads: Heads | None = None
+        self._cascade: Cascade | None = None
 
     def load(self, resources: Resources) -> None:
         """Take the shared encoders and read the heads. Raises `HeadDamaged`."""
-        self._heads = load_heads(self.name, resources, bool(self.config.unsure_width))
-        self._resources = resources
+        closer = self.config.closer_passages
+        self._cascade = Cascade(self.name, resources, self._unsure, closer=closer, asks=bool(self.config.unsure_width))
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
-        read = [read_row(row, self.config) for row in rows]
-        answers = iter(self._judged([case for case in read if isinstance(case, Case)]))
-        return [case if isinstance(case, Score) else self._say(case, next(answers)) for case in read]
-
-    def _judged(self, cases: Sequence[Case]) -> list[Answer[Judged]]:
-        if self._resources is None or self._heads is None:
+        if self._cascade is None:
             raise RuntimeError("context_relevance: call load(resources) before score(rows)")
-        resources, heads, config = self._resources, self._heads, self.config
-
-        def quick(cases: Sequence[Case], before: Sequence[Judged | None]) -> list[Judged]:
-            looks = look([one for case in cases for one in case.pairs], resources.static())
-            values = heads.static.probabilities(features_of(looks))
-            found, at = [], 0
-            for case in cases:
-                n = len(case.pairs)
-                found.append(Judged(looks[at : at + n], values[at : at + n]))
-                at += n
-            return found
-
-        def close(cases: Sequence[Case], before: Sequence[Judged | None]) -> list[Judged]:
-            seen = [one for one in before if one is not None]
-            chosen = [np.argsort(-one.values, kind="stable")[: config.closer_passages] for one in seen]
-            places = [(row, int(i)) for row, indices in enumerate(chosen) for i in indices]
-            closer = look_closer(
-                [cases[row].pairs[i] for row, i in places], [seen[row].looks[i] for row, i in places], resources.encoder()
-            )
-            values = [one.values.copy() for one in seen]
-            for (row, i), p in zip(places, heads.minilm.probabilities(closer), strict=True):
-                values[row][i] = p
-            return [Judged(one.looks, found) for one, found in zip(seen, values, strict=True)]
-
-        return run(cases, [Stage("static", quick, self._unsure), Stage("minilm", close, self._unsure)])
+        read = [read_row(row, self.config) for row in rows]
+        answers = iter(self._cascade([case.pairs for case in read if isinstance(case, Case)]))
+        return [case if isinstance(case, Score) else self._say(case, next(answers)) for case in read]
 
     def _value(self, judged: Judged) -> float:
         return float(judged.values.max() if self.config.value == "best" else judged.values.mean())
@@ -139,11 +111,6 @@ class Case(NamedTuple):
     indices: tuple[int, ...]
     unused: int | None
     truncated: bool
-
-
-class Judged(NamedTuple):
-    looks: Sequence[Look]
-    values: FloatArray
 
 
 def read_row(row: Row, config: ContextRelevance.Config) -> Case | Score:

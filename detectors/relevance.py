@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import islice
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.cascade import Answer, Stage, run
 from detectors.claims import Span, sentences
 from detectors.contract import Encoder, Resources
 from detectors.faithfulness import MAX_QUESTION_CHARS, Head, HeadDamaged, Heads
@@ -129,6 +130,46 @@ def look_closer(pairs: Sequence[Pair], looks: Sequence[Look], encoder: Encoder) 
     # Pair by pair: one product of matrices may sum in another order for another number of pairs.
     closer = np.array([[vectors[at] @ vectors[at + 1]] for at in range(0, len(texts), 2)], dtype=np.float64)
     return np.hstack([features_of(looks), closer.reshape(len(looks), len(CLOSER))])
+
+
+class Judged(NamedTuple):
+    """What was found in each text of a row, and the probability that it is relevant."""
+
+    looks: Sequence[Look]
+    values: FloatArray
+
+
+class Cascade:
+    """The two stages, for rows of one question and one text or several. Both relevance detectors are made of it."""
+
+    def __init__(self, name: str, resources: Resources, unsure: Callable[[Judged], bool], *, closer: int, asks: bool) -> None:
+        """`name` is the detector's. Of a row the `closer` best texts are looked at closer; `asks`: whether any ever are.
+        Raises `HeadDamaged`."""
+        self._heads = load_heads(name, resources, asks)
+        self._resources = resources
+        self._closer = closer
+        self._stages = [Stage("static", self._quick, unsure), Stage("minilm", self._close, unsure)]
+
+    def __call__(self, cases: Sequence[Sequence[Pair]]) -> list[Answer[Judged]]:
+        return run(cases, self._stages)
+
+    def _quick(self, cases: Sequence[Sequence[Pair]], before: Sequence[Judged | None]) -> list[Judged]:
+        looks = look([one for case in cases for one in case], self._resources.static())
+        values = self._heads.static.probabilities(features_of(looks))
+        ends = np.cumsum([len(case) for case in cases]).tolist()
+        return [Judged(looks[a:b], values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+
+    def _close(self, cases: Sequence[Sequence[Pair]], before: Sequence[Judged | None]) -> list[Judged]:
+        seen = [one for one in before if one is not None]
+        best = [np.argsort(-one.values, kind="stable")[: self._closer] for one in seen]
+        places = [(row, int(i)) for row, indices in enumerate(best) for i in indices]
+        closer = look_closer(
+            [cases[row][i] for row, i in places], [seen[row].looks[i] for row, i in places], self._resources.encoder()
+        )
+        values = [one.values.copy() for one in seen]
+        for (row, i), p in zip(places, self._heads.minilm.probabilities(closer), strict=True):
+            values[row][i] = p
+        return [Judged(one.looks, found) for one, found in zip(seen, values, strict=True)]
 
 
 def features_of(looks: Sequence[Look]) -> FloatArray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -51,14 +50,12 @@ class StaticEncoder:
         self._unknown: int = self.tokenizer.token_to_id("[UNK]") or 0
         self._most_characters = max_tokens * 32
         self._cache = VectorCache(self.dimension, cache_bytes)
-        self._lock = threading.Lock()
         self._weights: Any = None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         # What is cut here is beyond the last token in anything but a text without spaces.
         cleaned = [text[: self._most_characters].encode("utf-8", "replace").decode() for text in texts]
-        with self._lock:
-            return self._cache.through(cleaned, self._compute)
+        return self._cache.through(cleaned, self._compute)
 
     def _compute(self, texts: list[str]) -> Vectors:
         import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -15,12 +16,13 @@ OVERHEAD_BYTES = 250  # of an entry beside its numbers: key, array object, place
 
 
 class VectorCache:
-    """Not safe for several threads at once: whoever owns it has a lock."""
+    """Safe to use from several threads. Of two that miss the same text at once both compute it, and one result is kept."""
 
     def __init__(self, dimension: int, most_bytes: int) -> None:
         self._dimension = dimension
         self._most = most_bytes // (4 * dimension + OVERHEAD_BYTES)
         self._kept: OrderedDict[bytes, Vectors] = OrderedDict()
+        self._lock = threading.Lock()  # not held while computing, so that one thread may compute while another looks up
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -34,23 +36,25 @@ class VectorCache:
         place: dict[bytes, int] = {}
         rows: list[Vectors] = []
         missing: dict[bytes, str] = {}
-        for key, text in zip(keys, texts, strict=True):
-            if key in place or key in missing:
-                continue
-            if (vector := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
-                place[key] = len(rows)
-                rows.append(vector)
-            else:
-                missing[key] = text
+        with self._lock:
+            for key, text in zip(keys, texts, strict=True):
+                if key in place or key in missing:
+                    continue
+                if (vector := self._kept.get(key)) is not None:
+                    self._kept.move_to_end(key)
+                    place[key] = len(rows)
+                    rows.append(vector)
+                else:
+                    missing[key] = text
         found = compute(list(missing.values())) if missing else np.empty((0, self._dimension), dtype=np.float32)
         for i, key in enumerate(missing):
             place[key] = len(rows) + i
         everything = np.concatenate([np.stack(rows), found]) if rows else found
-        if self._most:
-            for key, vector in zip(missing, found, strict=True):
-                # A copy: a row of a batch would keep the whole batch alive.
-                self._kept[key] = vector.copy()
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+        if self._most and missing:
+            with self._lock:
+                for key, vector in zip(missing, found, strict=True):
+                    # A copy: a row of a batch would keep the whole batch alive.
+                    self._kept.setdefault(key, vector.copy())
+                while len(self._kept) > self._most:
+                    self._kept.popitem(last=False)
         return np.asarray(everything[[place[key] for key in keys]], dtype=np.float32)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -67,13 +71,29 @@ class ScoreAnswer:
     out_of_memory: int = 0
 
 
+SCORER_THREADS = 4
+"""At most. Python computes in one thread at a time, so more would mostly wait for each other."""
+
+
 def scorer(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it."""
+    """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it.
+
+    Detectors score side by side, in a thread for each core and at most `SCORER_THREADS`; one detector is asked by one thread at
+    a time. Where there are fewer detectors than cores, the others go to their matrices.
+    """
     config = EncoderConfig.model_validate(setup)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(cores, SCORER_THREADS)
+    pool = ThreadPoolExecutor(most, thread_name_prefix="score")
+    loading = threading.Lock()
 
     @cache
-    def encoder() -> SentenceEncoder:
+    def loaded() -> SentenceEncoder:
         return SentenceEncoder(config)
+
+    def encoder() -> SentenceEncoder:
+        with loading:
+            return loaded()
 
     resources = Resources(encoder=encoder)
 
@@ -84,13 +104,22 @@ def scorer(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
             load(resources)
         return built
 
+    def judged(spec: DetectorSpec, rows: Sequence[Row], side_by_side: int) -> list[Score]:
+        # Torch keeps the number by thread. It is not imported for this: not every detector needs it.
+        if set_threads := getattr(sys.modules.get("torch"), "set_num_threads", None):
+            set_threads(max(1, cores // side_by_side))
+        return _score(detector, spec, rows)
+
     def answer(request: ScoreRequest | EmbedRequest) -> Any:
         if isinstance(request, EmbedRequest):
             return encoder().encode(request.texts)
         started = time.monotonic()
-        scores = [_score(detector, spec, request.rows) for spec in request.detectors]
+        specs = dict.fromkeys(request.detectors)
+        side_by_side = min(most, len(specs)) or 1
+        asked = {spec: pool.submit(judged, spec, request.rows, side_by_side) for spec in specs}
+        scores = [asked[spec].result() for spec in request.detectors]
         seconds = time.monotonic() - started
-        if not encoder.cache_info().currsize:
+        if not loaded.cache_info().currsize:
             return ScoreAnswer(scores, "cpu", seconds)
         shared = encoder()
         return ScoreAnswer(scores, shared.device, seconds, shared.fallback_active, shared.out_of_memory)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,17 @@ class Bareness:
         return Score.ok(self.config.scale / (1 + len(passages)), claims=claims, passages=len(passages))
 
 
+class Meeting(Bareness):
+    """As `Bareness`, when another detector of its kind scores at the same time; else it fails."""
+
+    name = "meeting"
+    _there = threading.Barrier(2)
+
+    def score(self, rows: Sequence[Row]) -> list[Score]:
+        self._there.wait(timeout=30)
+        return super().score(rows)
+
+
 class Staged(Bareness):
     """As `Bareness`, by two stages: an answer with passages is looked at closer."""
 
@@ -77,6 +90,26 @@ class Staged(Bareness):
         found = super()._one(row)
         assert found.value is not None
         return Score.ok(found.value, stage="closer" if row["contexts"] else "quick")
+
+
+class Overhearing(Bareness):
+    """As `Bareness`, and says what else it was given."""
+
+    name = "overhearing"
+    inputs = Bareness.inputs | {"messages", "samples", "logprobs"}
+
+    def _one(self, row: Row) -> Score:
+        given = {name: row[name] for name in ("messages", "samples", "logprobs")}
+        return replace(super()._one(row), detail=given)
+
+
+class Doubtful(Bareness):
+    """As `Bareness`, which is not sure enough of an answer without passages to wake anybody for it."""
+
+    name = "doubtful"
+
+    def _one(self, row: Row) -> Score:
+        return replace(super()._one(row), may_alert=bool(row["contexts"]))
 
 
 class Mean:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,33 @@ def test_a_change_to_a_result_does_not_reach_the_cache() -> None:
     assert np.array_equal(shared.encode(["a"]), before)
 
 
+class Meeting(CountingModel):
+    """Computes once two threads are there, and fails where one has to wait for the other."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.there = threading.Barrier(2)
+        self.inside = threading.Lock()
+
+    def compute(self, tokens: list[list[int]]) -> Vectors:
+        if self.device == "cpu":
+            self.there.wait(timeout=30)
+            return super().compute(tokens)
+        assert self.inside.acquire(blocking=False), "two threads share the memory of a device"
+        try:
+            return super().compute(tokens)
+        finally:
+            self.inside.release()
+
+
+@pytest.mark.parametrize("device", ("cpu", "cuda"))
+def test_threads_compute_side_by_side_on_a_cpu_and_one_by_one_elsewhere(device: str) -> None:
+    shared, texts = encoder_over(Meeting(device)), ["one", "three"]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda text: shared.encode([text]), texts))
+    assert np.array_equal(np.concatenate(found), alone(texts))
+
+
 def test_memory_running_out_halves_the_batch() -> None:
     model = CountingModel(device="cuda", fits=3)
     texts = [f"text {'a' * i}" for i in range(8)]
@@ -181,6 +210,14 @@ def test_a_text_has_the_same_vector_alone_as_in_a_batch() -> None:
     fresh = SentenceEncoder(EncoderConfig(cache_bytes=0), load=lambda path, config: encoder().model)
     single = np.concatenate([fresh.encode([text]) for text in TEXTS])
     assert np.abs(single - fresh.encode(TEXTS)).max() <= TOLERANCE
+
+
+def test_several_threads_get_the_vectors_that_one_gets() -> None:
+    many = [[f"Sentence number {i} of {thread % 2}." for i in range(12)] for thread in range(4)]
+    fresh = SentenceEncoder(EncoderConfig(device="cpu"))
+    with ThreadPoolExecutor(4) as pool:
+        for texts, found in zip(many, pool.map(fresh.encode, many), strict=True):
+            assert np.abs(found - encoder().encode(texts)).max() <= TOLERANCE
 
 
 def test_meaning_is_nearer_than_wording() -> None:

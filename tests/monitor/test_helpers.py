@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_detector_that_cannot_be_built_fails_its_rows_and_no_others() -> None:
     broken = DetectorSpec("tests.plugins:Bareness", '{"scale": 0}')
     answer = SCORER(ScoreRequest((broken, BARENESS), [row()]))
     assert [scores[0].outcome for scores in answer.scores] == [Outcome.FAILED, Outcome.OK]
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="detectors score one after another on one core")
+def test_detectors_score_side_by_side() -> None:
+    two = tuple(DetectorSpec("tests.plugins:Meeting", f'{{"scale": {scale}}}') for scale in (1.0, 0.5))
+    answer = SCORER(ScoreRequest(two, [row()]))
+    assert [[s.value for s in scores] for scores in answer.scores] == [[0.5], [0.25]]
+
+
+def test_checks_of_the_same_detector_and_settings_share_its_scores() -> None:
+    answer = SCORER(ScoreRequest((BARENESS, BARENESS), [row()]))
+    assert answer.scores[0] is answer.scores[1]
 
 
 class Stub:
