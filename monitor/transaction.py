@@ -39,6 +39,7 @@ class Transaction:
         self._watermarks: dict[str, datetime] = {}
         self._after: list[Callable[[], None]] = []
         self._answered: list[Callable[[], None]] = []
+        self._answered: list[Callable[[], None]] = []
         self._undo: list[Callable[[], Any]] = []
 
     def append(self, kind: str, model: str, columns: Mapping[str, Any]) -> int:
@@ -201,6 +202,11 @@ class Transaction:
         for action in self._answered:
             action()
 
+    def answered(self) -> None:
+        """What was committed is on the disk, and the senders will hear of it."""
+        for action in self._answered:
+            action()
+
     def rolled_back(self) -> None:
         for action in reversed(self._undo):
             action()
@@ -219,6 +225,16 @@ class Transaction:
         finally:
             with contextlib.suppress(duckdb.Error):  # in an aborted transaction, where it would hide what went wrong
                 self._connection.unregister(name)
+
+
+def _counting(action: Callable[[], None]) -> Callable[[], None]:
+    def counted() -> None:
+        try:
+            action()
+        except Exception as exc:
+            log.error("what was stored could not be counted; the metrics are wrong from now on, the store is not", exc)
+
+    return counted
 
 
 def _counting(action: Callable[[], None]) -> Callable[[], None]:

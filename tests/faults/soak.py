@@ -43,11 +43,11 @@ TELL_SECONDS = 10.0
 SETTLED_SECONDS = 300.0
 SLOW_CLIENTS = 50
 
-HARMLESS = ("slow clients", "kill worker", "kill scorer")
+HARMLESS = ("slow clients", "kill worker", "kill scorer", "kill intake")
 """Faults that the owner process outlives, and that leave its memory as it is."""
 WEIGHTS = {
     "kill owner": 4, "point": 6, "stop and start": 2, "full disk": 3, "clock": 2, "kill scorer": 2, "kill worker": 1,
-    "slow clients": 2,
+    "kill intake": 3, "slow clients": 2,
 }  # fmt: skip
 POINTS = sorted(p for p in faultpoints.POINTS if not p.startswith(("compact.", "quarantine.")))
 
@@ -88,6 +88,7 @@ class Soak:
             "clock": self._turn_the_clock,
             "kill scorer": lambda: self._kill_helper("scorer"),
             "kill worker": lambda: self._kill_helper("worker"),
+            "kill intake": lambda: self._kill_helper("intake-1"),
             "slow clients": self._be_slow,
         }
 

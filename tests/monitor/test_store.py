@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from monitor import hotfile
 from monitor.config import StoreConfig
 from monitor.errors import StoreError, StoreTooNew, StoreUnavailable
 from monitor.keys import hash64
@@ -316,6 +317,15 @@ def test_readers_in_the_middle_of_a_query_do_not_keep_the_file_from_being_opened
     assert world.send("predictions", prediction("after")).accepted == 1
 
 
+def test_the_engines_threads_are_as_many_as_asked_for_and_else_by_the_processors(make_world: Callable[..., World]) -> None:
+    def threads(world: World) -> int:
+        with world.store.read() as reader:
+            return int(reader.query("SELECT current_setting('threads') AS n")[0]["n"])
+
+    assert threads(make_world()) == max(1, min(2, len(os.sched_getaffinity(0)) // 2))
+    assert hotfile.threads(3) == 3
+
+
 def test_a_closed_store_cannot_be_read(world: World) -> None:
     world.store.close()
     with pytest.raises(StoreUnavailable, match="closed"), world.store.read():
@@ -366,6 +376,7 @@ import sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry
 from monitor.clock import SystemClock
+from monitor import hotfile
 from monitor.config import StoreConfig
 from monitor.errors import StoreLocked
 from monitor.metrics import Metrics
