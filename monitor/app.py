@@ -350,9 +350,6 @@ class App:
     def _intake_process(self, name: str) -> Child:
         return self._child(name, None, nice=0, target=intake.TARGET)
 
-    def _intake_process(self, name: str) -> Child:
-        return self._child(name, None, nice=0, target=intake.TARGET)
-
     def _begin(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
         start()
         self._closers.append(stop)

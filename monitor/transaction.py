@@ -39,7 +39,6 @@ class Transaction:
         self._watermarks: dict[str, datetime] = {}
         self._after: list[Callable[[], None]] = []
         self._answered: list[Callable[[], None]] = []
-        self._answered: list[Callable[[], None]] = []
         self._undo: list[Callable[[], Any]] = []
 
     def append(self, kind: str, model: str, columns: Mapping[str, Any]) -> int:
@@ -202,11 +201,6 @@ class Transaction:
         for action in self._answered:
             action()
 
-    def answered(self) -> None:
-        """What was committed is on the disk, and the senders will hear of it."""
-        for action in self._answered:
-            action()
-
     def rolled_back(self) -> None:
         for action in reversed(self._undo):
             action()
@@ -225,16 +219,6 @@ class Transaction:
         finally:
             with contextlib.suppress(duckdb.Error):  # in an aborted transaction, where it would hide what went wrong
                 self._connection.unregister(name)
-
-
-def _counting(action: Callable[[], None]) -> Callable[[], None]:
-    def counted() -> None:
-        try:
-            action()
-        except Exception as exc:
-            log.error("what was stored could not be counted; the metrics are wrong from now on, the store is not", exc)
-
-    return counted
 
 
 def _counting(action: Callable[[], None]) -> Callable[[], None]:
