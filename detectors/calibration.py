@@ -3,8 +3,11 @@
 The reference is split again and again into a pseudo-window and the held-out rest, all columns by the same rows, so that features
 that go together stay together. Rows are taken to be in the order of time, and whole blocks of them are drawn, so that
 autocorrelation counts: Politis and Romano, "A circular block-resampling procedure", 1992; block length by Politis and White,
-Econometric Reviews 23 (2004), corrected by Patton, 28 (2009). Beyond what the resamples resolve, a generalised Pareto tail goes
-on, where it fits: Knijnenburg et al., "Fewer permutations, more accurate P-values", Bioinformatics 25 (2009).
+Econometric Reviews 23 (2004), corrected by Patton, 28 (2009). What goes together across the seams of blocks is lost, and a
+window moves further by chance than such a null says. So it is widened by how much further whole stretches of the reference, as
+long as a window, are from the rest (subsampling, as Politis, Romano and Wolf have it for the variance, 1999, chapter 3), and by
+what is not known of that. Beyond what the resamples resolve, a generalised Pareto tail goes on, where it fits: Knijnenburg et
+al., "Fewer permutations, more accurate P-values", Bioinformatics 25 (2009).
 
 Nothing here draws from a clock or a global generator: equal references, sizes and settings give equal numbers.
 """
@@ -34,6 +37,15 @@ MOST_FOR_DEPENDENCE = 2**20
 
 MIN_BLOCKS = 20
 """With fewer in the reference there are too few windows to learn from."""
+
+DRAWN_BLOCKS = 4
+"""A window is put together of so many blocks at least: of one or two there are few that differ..."""
+
+ENOUGH_BLOCKS = 500
+"""...but where the reference has so many, they may be as long as they like."""
+
+MOST_STRETCHES = 200
+"""So many stretches of the reference, overlapping by three quarters, say how far it is from itself."""
 
 RESOLVED = 10
 """Of the largest resampled values so many are beyond what counting resolves."""
@@ -165,6 +177,45 @@ class Plan:
         """One of so many splits: no p-value can be below."""
         return 1 / math.comb(self.rows // self.block_rows, self.blocks)
 
+    @property
+    def seamed(self) -> bool:
+        """Whether the rows depend on each other, and pseudo-windows are put together of several blocks."""
+        return 1 < self.block_rows < self.window_rows
+
+    @property
+    def stretch_rows(self) -> int:
+        """Of a stretch: a window's, or fewer where that would leave fewer than 20; never fewer than a block's."""
+        return max(min(self.window_rows, self.rows // MIN_BLOCKS), self.block_rows)
+
+    def stretches(self, at_once: int = 50) -> Iterator[Rows]:
+        """The row numbers of whole stretches, (up to `at_once`, stretch_rows) each time, evenly over the reference."""
+        length = self.stretch_rows
+        count = min(4 * self.rows // length, MOST_STRETCHES)
+        starts = np.arange(count) * (self.rows - length) // max(count - 1, 1)
+        for first in range(0, count, at_once):
+            yield starts[first : first + at_once, None] + np.arange(length)
+
+    def widening(self, drawn: FloatArray, whole: FloatArray) -> FloatArray:
+        """By what factor the variance of each pseudo-window is to be larger, (len(drawn),). `drawn` and `whole` (stretches,) are
+        squares of the statistic, for sides of the same size.
+
+        The ratio of their means is an estimate. As the mean of so few stretches that do not overlap it is off like a variance of
+        some degrees of freedom, and each pseudo-window has its own guess of it: Student's reason for a t in place of a z.
+        """
+        whole = whole[np.isfinite(whole)]
+        mean = float(drawn[np.isfinite(drawn)].mean()) if np.isfinite(drawn).any() else 0.0
+        if len(whole) < MIN_BLOCKS or not mean > 0 or not whole.mean() > 0:
+            return np.ones(len(drawn))
+        # Means over stretches that overlap are as sure as those over half as many more that do not.
+        apart = min(1.5 * self.rows / self.stretch_rows, len(whole))
+        unsure = float(np.nanvar(drawn)) / mean**2 / apart
+        freedom = max(2 / unsure, 5.0) if unsure > 0 else math.inf
+        guesses = np.ones(len(drawn))
+        if math.isfinite(freedom):
+            guesses = freedom / np.random.default_rng([self.seed, self.rows, len(drawn)]).chisquare(freedom, len(drawn))
+        found: FloatArray = float(whole.mean()) / mean * guesses
+        return found
+
     def draws(self, at_once: int = 50) -> Iterator[Rows]:
         """The row numbers of the pseudo-windows, (up to `at_once`, window_rows) each time, until all resamples are through."""
         rng = np.random.default_rng([self.seed, self.rows, self.window_rows, self.block_rows])
@@ -191,6 +242,8 @@ def plan(rows: int, window_rows: int, block_rows: int | None, resamples: int, se
     size = most // (step := 10 ** max(0, len(str(most)) - 2)) * step
     # Where the dependence has no end that can be seen, such as a daily rhythm, whole windows still have it inside them.
     length = size if block_rows is None else min(block_rows, size)
+    if block_rows is not None and (part := size // DRAWN_BLOCKS) > 1 and length > part and rows // length < ENOUGH_BLOCKS:
+        length = part
     if rows // length < MIN_BLOCKS:
         how = "depend on each other further than can be told" if block_rows is None else f"depend on each other over {length}"
         remedy = ", or set block_rows: 1 where the order of its rows is not that of time" if what == "rows" else ""
@@ -302,18 +355,10 @@ class Calibration:
         """Costs about `resamples` * window rows * columns * 10 ns, or of blocks `resamples` * blocks * cells * columns * 1 ns."""
         self.plan = plan
         self._columns = dict(columns)
-        found: dict[str, list[FloatArray]] = {name: [] for name in columns}
-        shares: dict[str, list[FloatArray]] = {name: [] for name in columns}
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for rows in plan.draws():
-                for name, column in columns.items():
-                    q = _drawn(column, rows)
-                    p = column.totals - q
-                    n, m = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
-                    found[name].append(column.distance(column.cells, p / n, q / m))
-                    shares[name].append((1 / n + 1 / m)[:, 0])
-            self._raw = {name: np.concatenate(lists) for name, lists in found.items()}
-            self._noise = {name: np.concatenate(lists) for name, lists in shares.items()}
+            self._raw, self._noise = _distances(columns, plan.draws())
+            if plan.seamed:
+                self._widen(plan, *_distances(columns, plan.stretches()))
             # Shrunk to what they would be with one value on either side, so that any two sizes are a factor away.
             unit = {
                 name: self._raw[name] / (1.0 if column.blocks is not None else self._noise[name] ** (column.order / 2))
@@ -326,6 +371,15 @@ class Calibration:
                 unit[name] = np.where(nothing, 0.0, unit[name])
         self._unit = {name: Null.of(values, plan.smallest) for name, values in unit.items() if np.isfinite(values).all()}
         self._tails = {name: _self_p_values(unit[name], null) for name, null in self._unit.items()}
+
+    def _widen(self, plan: Plan, whole: Mapping[str, FloatArray], noise: Mapping[str, FloatArray]) -> None:
+        """Draw pseudo-windows as far from the rest as whole stretches of the reference are. `noise` is theirs."""
+        for name, column in self._columns.items():
+            one, other = self._noise[name], noise[name]
+            if column.blocks is not None:  # their rows say little, see above: it is the number of blocks that counts
+                one, other = (np.array(1 / size + 1 / (plan.rows - size)) for size in (plan.window_rows, plan.stretch_rows))
+            drawn, there = self._raw[name] ** (2 / column.order) / one, whole[name] ** (2 / column.order) / other
+            self._raw[name] = self._raw[name] * plan.widening(drawn, there) ** (column.order / 2)
 
     def null(self, name: str, n_reference: int, n_current: int) -> Null | None:
         """Of the column `name` with so many values on either side; None where chance alone makes it no number."""
@@ -343,6 +397,24 @@ class Calibration:
         right however the columns depend on each other."""
         smallest = np.min([self._tails[name] for name in p_values], axis=0)
         return min_p(np.sort(smallest), min(p_values.values()), len(p_values))
+
+
+def _distances(columns: Mapping[str, Column], draws: Iterable[Rows]) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Of each column the distances of pseudo-windows to the rest, and 1/n + 1/m of the values on either side."""
+    found: dict[str, list[FloatArray]] = {name: [] for name in columns}
+    shares: dict[str, list[FloatArray]] = {name: [] for name in columns}
+    for rows in draws:
+        for name, column in columns.items():
+            q = _drawn(column, rows)
+            p = column.totals - q
+            n, m = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
+            found[name].append(column.distance(column.cells, p / n, q / m))
+            shares[name].append((1 / n + 1 / m)[:, 0])
+    return _joined(found), _joined(shares)
+
+
+def _joined(lists: Mapping[str, Sequence[FloatArray]]) -> dict[str, FloatArray]:
+    return {name: np.concatenate(several) for name, several in lists.items()}
 
 
 def _drawn(column: Column, rows: Rows) -> NDArray[np.int64]:

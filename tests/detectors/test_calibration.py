@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 from detectors import calibration, cells, distances
 from detectors.calibration import (
@@ -165,6 +165,44 @@ def test_the_smallest_of_many_p_values_is_judged_evenly_down_to_bonferronis_boun
     assert told == sorted(told)
     assert all(t <= 25 * p + 1e-15 for t, p in zip(told, np.geomspace(1e-7, 0.5, 200), strict=True))
     assert min_p(null, 1e-4, 25) == pytest.approx(1 - (1 - 1e-4) ** 25, rel=0.5)
+
+
+def of_memory(rho: float, n: int, seed: int) -> FloatArray:
+    """An autoregression of order 1."""
+    noise = np.random.default_rng(seed).normal(size=n)
+    return np.asarray(signal.lfilter([1.0], [1.0, -rho], noise))
+
+
+def test_a_null_of_blocks_is_as_wide_as_whole_stretches_are() -> None:
+    """Blocks of 10 rows of a memory of 20 lose most of how far a window of 200 strays."""
+    rows, n = 20_000, 200
+    values = of_memory(0.95, rows, 16)
+    found = plan(rows, n, 10, 1000, 0)
+    assert found.seamed
+    null = Calibration(found, {"x": column_of(values, cells.cohens_d)}).null("x", rows - n, n)
+    assert null is not None
+    of_blocks = np.array([values[drawn].mean() for rows_ in found.draws() for drawn in rows_]).std()
+    truth = np.array([values[start : start + n].mean() for start in range(0, rows - n, 50)]).std()
+    told = math.sqrt(float(np.mean((null.values * values.std()) ** 2)))
+    assert of_blocks < 0.6 * truth
+    assert 0.9 * truth < told < 1.2 * truth
+
+
+def test_what_the_widening_does_not_know_makes_the_tail_heavier() -> None:
+    rng = np.random.default_rng(17)
+    drawn = rng.normal(size=4000) ** 2
+    few, many = plan(2_000, 90, 10, 4000, 0), plan(2_000_000, 90, 10, 4000, 0)
+    widths = [p.widening(drawn, 4 * rng.chisquare(1, 200)) for p in (few, many)]
+    assert [np.median(w) for w in widths] == pytest.approx([4.0, 4.0], rel=0.3)
+    spread = [np.std(np.log(w)) for w in widths]
+    assert spread[0] > 1.5 * spread[1]
+    assert (few.widening(drawn, np.full(200, np.nan)) == 1).all(), "where nothing is known of stretches nothing is made up"
+
+
+def test_a_window_of_a_memory_has_several_blocks_unless_the_reference_has_plenty() -> None:
+    assert (plan(10_000, 100, 80, 100, 0).blocks, plan(10_000, 100, 80, 100, 0).block_rows) == (4, 25)
+    assert plan(100_000, 100, 80, 100, 0).block_rows == 80
+    assert not plan(10_000, 100, 1, 100, 0).seamed
 
 
 def test_missing_values_are_no_cell() -> None:
