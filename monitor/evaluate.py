@@ -24,6 +24,7 @@ from monitor.config import Config
 from monitor.errors import ModelwatchError
 from monitor.helpers import DetectorSpec, ScoreAnswer, ScoreRequest, scorer
 from monitor.records import Reject
+from monitor.rowchecks import flagging
 from monitor.sources.mapping import Columns, lookup
 from monitor.sources.rowfiles import Unreadable, format_of, read
 from monitor.terminal import table
@@ -84,7 +85,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--group", metavar="COLUMN", help="figures by the values of a column too, and their mean")
     parser.add_argument("--settings", default="{}", metavar="JSON", help="the detector's settings, as under checks.settings")
     parser.add_argument("--flag", type=float, help="where a score counts as flagged (default: the detector's)")
-    parser.add_argument("--config", type=Path, help="a config file, for its encoder and its models")
+    parser.add_argument("--config", type=Path, help="a config file, for its encoder, its models and its judge")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N rows")
     parser.add_argument("--resamples", type=_positive, default=1_000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object")
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotEvaluated("\n".join(unfit))
     rows = read_rows(arguments.dataset, mapping(arguments.map), arguments.group, detector.inputs, arguments.limit)
     spec = DetectorSpec(arguments.detector, settings.model_dump_json())
-    ask = scorer(config.encoder.model_dump(mode="json"))
+    ask = scorer(config.encoder.model_dump(mode="json"), config.judge)
     progress = sys.stderr if sys.stderr.isatty() else None
     result = measure(detector, spec, rows, ask, flag=flag, resamples=arguments.resamples, progress=progress)
     print(json.dumps(as_json(result), indent=1) if arguments.json else report(result))
@@ -134,7 +135,7 @@ def chosen(name: str, settings: str, flag: float | None) -> tuple[type[RowDetect
     except ValidationError as exc:
         lines = [f"--settings: {'.'.join(map(str, e['loc'])) or name}: {e['msg']}" for e in exc.errors()]
         raise NotEvaluated("\n".join(lines)) from exc
-    return found, config, found.flag if flag is None else flag
+    return found, config, flagging(found, config)[0] if flag is None else flag
 
 
 def mapping(text: str) -> dict[str, str]:
@@ -269,7 +270,7 @@ def measure(
         figures = evaluate(
             label[ok],
             np.array([score.value for score in scores if score.value is not None]),
-            worse=detector.worse,
+            worse=flagging(detector, detector.Config.model_validate_json(spec.settings))[1],
             flag=flag,
             groups=None if labelled.groups is None else [g for g, is_ok in zip(labelled.groups, ok, strict=True) if is_ok],
             resamples=resamples,

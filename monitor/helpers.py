@@ -28,6 +28,7 @@ from detectors.contract import (
 )
 from detectors.embedding import EncoderConfig, SentenceEncoder
 from detectors.evidently_report import Plan, Rendered, render
+from detectors.judging.endpoint import EndpointConfig
 from monitor.limits import TooLong, limited
 
 
@@ -75,8 +76,9 @@ SCORER_THREADS = 4
 """At most. Python computes in one thread at a time, so more would mostly wait for each other."""
 
 
-def scorer(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it.
+def scorer(setup: Mapping[str, Any], judge: EndpointConfig | None = None) -> Callable[[Any], Any]:
+    """`setup` is an `EncoderConfig` as JSON. The encoder loads when the first detector asks for it. `judge` is whom the detector
+    `judge` asks: only where it is measured, as the daemon's has a process of its own.
 
     Detectors score side by side, in a thread for each core and at most `SCORER_THREADS`; one detector is asked by one thread at
     a time. Where there are fewer detectors than cores, the others go to their matrices.
@@ -95,7 +97,7 @@ def scorer(setup: Mapping[str, Any]) -> Callable[[Any], Any]:
         with loading:
             return loaded()
 
-    resources = Resources(encoder=encoder)
+    resources = Resources(encoder=encoder, judge=judge)
 
     @cache
     def detector(spec: DetectorSpec) -> RowDetector:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from detectors import registry
-from detectors.contract import settings_hash
+from detectors.contract import RowDetector, Worse, settings_hash
 from monitor.config import Config
 from monitor.helpers import DetectorSpec
 
@@ -22,11 +22,16 @@ class RowCheck:
         self.name = detector.name
         self.version = detector.version
         self.hash = settings_hash(detector, config)
-        told = getattr(detector, "flagging", None)  # one whose settings decide
-        self.flag, self.worse = told(config) if told is not None else (detector.flag, detector.worse)
+        self.flag, self.worse = flagging(detector, config)
 
     def flagged(self, value: float) -> bool:
         return value >= self.flag if self.worse == "higher" else value <= self.flag
+
+
+def flagging(detector: type[RowDetector], config: Any) -> tuple[float, Worse]:
+    """Where a score is flagged unless the check says so, and in which direction."""
+    told = getattr(detector, "flagging", None)  # of one whose settings decide
+    return told(config) if told is not None else (detector.flag, detector.worse)
 
 
 def is_judged(name: str) -> bool:

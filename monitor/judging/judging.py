@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from detectors.contract import Score
+from detectors.contract import NotEvaluable, Score
 from detectors.judging.book import PUT_OFF, Used
 from detectors.judging.engine import PutOff, Verdict
 from monitor import log
@@ -65,6 +65,7 @@ class Judging:
         self._metrics = metrics
         self._spending = Spending(config.judge.budget)
         self._waiting: dict[Key, Waiting] = {}
+        self._suspects: set[Key] = set()  # with the process when it died
         self._vectors: dict[int, Any] = {}
         self._last: Progress | None = None
         self._done: list[tuple[Key, Verdict]] = []  # and not written yet
@@ -118,7 +119,6 @@ class Judging:
         progress = self._exchange(items)
         if progress is None:
             return 0
-        self._done += progress.done
         return self._commit(progress)
 
     # --- what is due ---
@@ -138,7 +138,7 @@ class Judging:
     def _take(self) -> list[Item]:
         """As many of those that are due as the judge can have under way; those that waited too long are given up."""
         room = 2 * self._judge.concurrency - len(self._waiting)
-        if room <= 0:
+        if room <= 0 or not self._suspects.isdisjoint(self._waiting):
             return []
         now = self._clock.now()
         with self._store.read() as reader:
@@ -156,6 +156,8 @@ class Judging:
             self._drop([work for work in due if work not in known])
         if away:
             self._put_off([(work, AWAY_SECONDS) for work in away])
+        if suspects := [one for one in found if _key(one[0]) in self._suspects]:
+            found = [] if self._waiting else suspects[:1]  # alone, so that it takes no other with it
         late = timedelta(seconds=self._judge.give_up_seconds)
         items: list[Item] = []
         given_up: list[tuple[Key, Score, float]] = []
@@ -200,6 +202,7 @@ class Judging:
                 log.warning("the judge's process failed; what it had in hand is tried again", error=exc)
                 self._died()
             return None
+        self._done += progress.done  # before anything can fail: it will not be said again
         self._vectors = {number: self._encoded(texts) for number, texts in progress.wanted.items()}
         if progress.born != born:  # it has seen none of what was handed over
             self._last = progress
@@ -210,7 +213,7 @@ class Judging:
     def _encoded(self, texts: Sequence[str]) -> Any:
         try:
             return self._encode(texts).tolist()
-        except (ChildAway, ChildFailed, Remote):
+        except (ChildAway, ChildFailed, Remote, NotEvaluable):
             return None
 
     def _begin_anew(self) -> None:
@@ -220,8 +223,9 @@ class Judging:
         self._waiting.clear()
 
     def _died(self) -> None:
-        """What was with it is tried again, and after some times set aside: one of them may be what it died of."""
+        """What was with it is tried again, each alone as one of them may be what it died of, and after some times set aside."""
         works = list(self._waiting.values())
+        self._suspects.update(self._waiting)
         self._begin_anew()
         again = [one.work for one in works if one.work["attempts"] + 1 < ATTEMPTS]
         if again:
@@ -264,6 +268,7 @@ class Judging:
             self._put_off(later)
         for key, _ in self._done:
             self._waiting.pop(key, None)
+            self._suspects.discard(key)
         self._done = []
         for reason, n in reasons.items():
             self._metrics.judge_put_off.labels(reason).inc(n)
@@ -309,6 +314,7 @@ class Judging:
                 self._metrics.judge_duration.observe(seconds)
         for key, _, _ in finished:
             self._waiting.pop(key, None)
+            self._suspects.discard(key)
         self._book(used)
 
     def _labelled(self, check: JudgeCheck, key: Key, score: Score) -> Score:

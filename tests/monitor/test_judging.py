@@ -281,17 +281,15 @@ def test_what_the_judges_process_dies_of_is_set_aside_and_the_others_are_judged(
             raise ChildFailed("judge: died while it was asked")
 
     one.child.before = die
-    one.world.send("generations", answer("poison"))
+    one.world.send("generations", answer("poison"), *(answer(i) for i in IDS[:5]))
     one.world.score()
     for _ in range(4):
         one.judge()
         one.world.clock.move(2)
-    one.world.send("generations", answer("a"), answer("b"))
-    one.world.score()
-    one.judge()
     assert one.scores("record_id, outcome, reason") == [
-        ("a", "ok", None), ("b", "ok", None), ("poison", "failed", "judge_died"),
+        *((i, "ok", None) for i in IDS[:5]), ("poison", "failed", "judge_died"),
     ]  # fmt: skip
+    assert one.world.letters() == [("poison", "scoring_failed")]
 
 
 @pytest.mark.parametrize(
