@@ -33,6 +33,7 @@ class AttributionDrift:
     version: ClassVar[str] = "1"
     inputs: ClassVar[frozenset[str]] = frozenset({"features"})
     worse: Worse = "higher"
+    column_by_column: bool = False
 
     class Config(ColumnConfig):
         prefix: str = Field("attribution.", min_length=1, description="of the names of the columns")
@@ -40,6 +41,7 @@ class AttributionDrift:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.worse = config.worse
+        self.column_by_column = config.policy == "evidently"
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:

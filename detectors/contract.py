@@ -331,8 +331,9 @@ class WindowDetector(Protocol):
 
     `inputs` names what it reads: "features", "prediction", "probability", "label", or single columns. Optional class
     attributes: `reference` ("required", the default; "optional"; or "none": `compare` is then given None), `isolated`
-    (True: it may leak, block or reseed global state, so it runs in a worker process) and `summaries` (True: it asks windows for
-    summaries first, and may be given a `Summarised` one of many rows).
+    (True: it may leak, block or reseed global state, so it runs in a worker process), `summaries` (True: it asks windows for
+    summaries first, and may be given a `Summarised` one of many rows) and `column_by_column` (True: it looks at one column after
+    the other, and a large window may read each from disk every time it is asked for).
     """
 
     name: ClassVar[str]

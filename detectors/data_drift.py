@@ -48,6 +48,7 @@ class DataDrift:
     inputs: ClassVar[frozenset[str]] = frozenset({"features"})
     worse: Worse = "higher"
     summaries: bool = False
+    column_by_column: bool = False
 
     class Config(ColumnConfig):
         features: tuple[str, ...] | None = Field(None, min_length=1, description="none: all features of the model")
@@ -63,6 +64,7 @@ class DataDrift:
         self.config = config
         self.worse = config.worse
         self.summaries = config.by_counts
+        self.column_by_column = config.policy == "evidently"
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:

@@ -25,6 +25,7 @@ class LabelDrift:
     version: ClassVar[str] = "1"
     inputs: ClassVar[frozenset[str]] = frozenset({"label"})
     worse: Worse = "higher"
+    column_by_column: bool = False
 
     class Config(ColumnConfig):
         kind: Literal["auto", "number", "category"] = Field("auto", description="of the label; auto: a number where all are")
@@ -32,6 +33,7 @@ class LabelDrift:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.worse = config.worse
+        self.column_by_column = config.policy == "evidently"
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:

@@ -23,6 +23,7 @@ class PredictionDrift:
     version: ClassVar[str] = "1"
     inputs: ClassVar[frozenset[str]] = frozenset({"prediction", "probability"})
     worse: Worse = "higher"
+    column_by_column: bool = False
 
     class Config(ColumnConfig):
         kind: Literal["auto", "number", "category"] = Field("auto", description="of the prediction; auto: a number where all are")
@@ -30,6 +31,7 @@ class PredictionDrift:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.worse = config.worse
+        self.column_by_column = config.policy == "evidently"
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:

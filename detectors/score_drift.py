@@ -15,7 +15,7 @@ class ScoreDrift:
     """Whether one column of numbers is distributed otherwise than in the reference.
 
     Reads:  the column of the setting `column`.
-    Gives:  as `data_drift`, with one part.
+    Gives:  as `data_drift`, with one part; of a feature likewise from summaries, where windows have them.
     Raises: NotEnoughData, NotEvaluable: as `data_drift`.
     """
 
@@ -23,6 +23,8 @@ class ScoreDrift:
     version: ClassVar[str] = "1"
     inputs: frozenset[str] = frozenset({"features"})
     worse: Worse = "higher"
+    summaries: bool = False
+    column_by_column: bool = False
 
     class Config(ColumnConfig):
         column: str = Field(min_length=1, description="a feature, or prediction, probability, label")
@@ -31,6 +33,8 @@ class ScoreDrift:
         self.config = config
         self.inputs = frozenset({config.column})
         self.worse = config.worse
+        self.summaries = config.by_counts
+        self.column_by_column = config.policy == "evidently"
         self._columns = Columns(config)
 
     def compare(self, reference: Window | None, current: Window) -> Reading:

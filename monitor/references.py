@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 from detectors.contract import ColumnKind, NotEvaluable
 from monitor import segments
 from monitor.config import Reference
+from monitor.lazytable import LazyTable
 from monitor.reader import Reader
 from monitor.seasons import WEEK_SECONDS, Span, weeks_before
 from monitor.summaries.shelf import Shelf
-from monitor.traffic import Traffic
+from monitor.traffic import Predictions, Traffic
 from monitor.windows import TableWindow
 
 FOLDER = "references"
@@ -36,7 +37,7 @@ class References:
     def __init__(self, root: Path) -> None:
         self.shelf = Shelf(root)  # of what is kept of references with too many rows
         self._folder = root / FOLDER
-        self._kept: dict[str, TableWindow] = {}
+        self._kept: dict[tuple[str, int | None], TableWindow] = {}
         self._lock = threading.Lock()
 
     def get(
@@ -56,7 +57,7 @@ class References:
         if reference.reach:
             parts = [traffic.between(reader, start, end, features) for start, end in spans(reference, window_start, window_end)]
             return replace(functools.reduce(TableWindow.followed_by, parts), name=title(reference, window_start))
-        key = _key(traffic, reference)
+        key = _key(traffic, reference), _held_bytes(traffic)
         with self._lock:
             if (kept := self._kept.get(key)) is not None:
                 return kept
@@ -88,19 +89,33 @@ class References:
         assert reference.end is not None
         frozen = self.place(traffic, reference)
         if frozen.exists():
-            table = pq.read_table(frozen)
-            kept = {f: k for f, k in traffic.features(features).items() if f in table.column_names}
-            return TableWindow(table, kept, _frozen(frozen))
+            return self._frozen(traffic, frozen, features)
         window = traffic.between(reader, reference.start, reference.end, features)
-        if window.rows:
-            self._folder.mkdir(exist_ok=True)
-            temporary = frozen.with_suffix(".tmp")
+        if not window.rows:
+            return window
+        self._folder.mkdir(exist_ok=True)
+        temporary = frozen.with_suffix(".tmp")
+        if lazy := isinstance(window.table, LazyTable):
+            window.table.write(temporary)
+        else:
             pq.write_table(window.table, temporary, compression="zstd")
-            segments.sync_file(temporary)
-            temporary.rename(frozen)
-            segments.sync_folder(self._folder)
-            return replace(window, name=_frozen(frozen))
-        return window
+        segments.sync_file(temporary)
+        temporary.rename(frozen)
+        segments.sync_folder(self._folder)
+        # What is read column by column from the store is so no longer than this look at it lasts.
+        return self._frozen(traffic, frozen, features) if lazy else replace(window, name=_frozen(frozen))
+
+    @staticmethod
+    def _frozen(traffic: Traffic, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
+        about, held = pq.read_metadata(path), _held_bytes(traffic)
+        large = held is not None and about.num_rows * about.num_columns * 8 > held
+        table = LazyTable.of_file(path) if large else pq.read_table(path)
+        kept = {f: k for f, k in traffic.features(features).items() if f in table.column_names}
+        return TableWindow(table, kept, _frozen(path))
+
+
+def _held_bytes(traffic: Traffic) -> int | None:
+    return traffic.held_bytes if isinstance(traffic, Predictions) else None
 
 
 def _key(traffic: Traffic, reference: Reference) -> str:

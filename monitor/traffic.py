@@ -62,6 +62,9 @@ class Traffic(Protocol):
         ...
 
 
+HELD_BYTES = 64 * 2**20
+"""Of a larger window or reference only a column at a time is in memory, where the detector asks for no more."""
+
 SENT = frozenset({"model_version"})
 """Fields of a prediction, beside its features, that slices can be told by; others are `attributes.KEY`."""
 
@@ -87,8 +90,11 @@ class Predictions:
         fields: frozenset[str] = frozenset(),
         sample_rows: int | None = None,
         shared: Shared | None = None,
+        held_bytes: int | None = None,
     ) -> None:
+        """`held_bytes`: of larger windows each column is read when it is asked for, and not kept; None: of no window."""
         self.model = model
+        self.held_bytes = held_bytes
         self._shared = shared
         self._columns = {name: other for name, other in columns.items() if name in inputs}
         own = frozenset(self._columns.get(name, name) for name in inputs)
@@ -114,13 +120,24 @@ class Predictions:
     def features(self, features: Mapping[str, ColumnKind]) -> Mapping[str, ColumnKind]:
         return features
 
+    def compared(self, features: Mapping[str, ColumnKind]) -> dict[str, ColumnKind]:
+        """Those that the detector sees."""
+        return {f: k for f, k in windows.chosen_of(features, self._inputs).items() if f not in self.added}
+
     def between(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> TableWindow:
-        if self._shared is not None and self._sample_rows is None and end - start == self._shared.length:
+        if self.held_bytes is not None and self._is_large(reader, start, end, features):
+            found = windows.column_by_column(reader, self.model, start, end, features, self._inputs)
+        elif self._shared is not None and self._sample_rows is None and end - start == self._shared.length:
             of_all = self._shared.inputs
             found = self._shared.pool.predictions(reader, self.model, start, end, features, self._inputs, of_all)
         else:
             found = windows.predictions(reader, self.model, start, end, features, self._inputs, self._sample_rows)
         return found.renamed(self._columns)
+
+    def _is_large(self, reader: Reader, start: datetime, end: datetime, features: Mapping[str, ColumnKind]) -> bool:
+        assert self.held_bytes is not None
+        columns = sum("features" in self._inputs or f in self._inputs for f in features) + len(self._inputs)
+        return windows.count(reader, self.model, start, end) * columns * 8 > self.held_bytes
 
     def from_file(self, reader: Reader, path: Path, features: Mapping[str, ColumnKind]) -> TableWindow:
         return windows.from_file(reader, path, features, self.added).renamed(self._columns)
@@ -145,7 +162,8 @@ def maker(tasks: Mapping[str, str], checks: Iterable[Check], encode: Decode | No
         if tasks.get(check.model) != "llm":
             inputs = together.get((check.model, check.window_seconds))
             shared = Shared(pool, timedelta(seconds=check.window_seconds), inputs) if pool and inputs else None
-            return Predictions(check.model, detector.inputs, check.columns, fields, sample_rows, shared)
+            held = HELD_BYTES if getattr(detector, "column_by_column", False) else None
+            return Predictions(check.model, detector.inputs, check.columns, fields, sample_rows, shared, held)
         every_call = bool(getattr(detector, "every_call", False))
         found = answers.scored(every, check.model)
         return answers.Answers(

@@ -6,17 +6,20 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from detectors.contract import Categories, ColumnKind, FloatArray, Frame, NotEvaluable
 from monitor.clock import EPOCH, MICROSECOND
 from monitor.embeddings import Decode, Vectors, sent
 from monitor.keys import Places
+from monitor.lazytable import LazyTable
 from monitor.reader import Reader, literal
 from monitor.schema import FEATURE, quote
 
@@ -47,7 +50,7 @@ class TableWindow:
     """A `detectors.contract.Window` over an Arrow table. Column names are the features' own, without prefix. `name` says what a
     reference is, for the reading that is stored."""
 
-    table: pa.Table
+    table: Any  # an Arrow table, or a `LazyTable`
     features: Mapping[str, ColumnKind]
     name: str = ""
     decoders: Mapping[str, Decode] = field(default_factory=dict)  # of columns that hold vectors, or texts to make them of
@@ -88,7 +91,8 @@ class TableWindow:
             if other in table.column_names and name != other:
                 if name in table.column_names:
                     table = table.drop_columns([name])
-                table = table.append_column(name, table[other])
+                lazy = isinstance(table, LazyTable)
+                table = table.with_alias(name, other) if lazy else table.append_column(name, table[other])
         if table is self.table:
             return self
         moved = {name: self.decoders[other] for name, other in columns.items() if other in self.decoders}
@@ -111,11 +115,14 @@ class TableWindow:
     def followed_by(self, other: TableWindow) -> TableWindow:
         """The rows of both, in this order. A column of numbers here and of text there becomes text."""
         tables = [self.table, other.table]
+        features = {**self.features, **other.features}
+        if any(isinstance(table, LazyTable) for table in tables):
+            first, second = (LazyTable.of(table) for table in tables)
+            return TableWindow(first.followed_by(second), features, decoders=self.decoders)
         for name in set(self.table.column_names) & set(other.table.column_names):
             types = {table[name].type for table in tables if not pa.types.is_null(table[name].type)}
             if len(types) > 1:
                 tables = [t.set_column(t.column_names.index(name), name, t[name].cast(pa.string())) for t in tables]
-        features = {**self.features, **other.features}
         return TableWindow(pa.concat_tables(tables, promote_options="default"), features, decoders=self.decoders)
 
     def vectors(self, column: str) -> Vectors:
@@ -158,41 +165,112 @@ def predictions(
     """Predictions with event time in [start, end), with what `inputs` names: features, prediction, probability, label,
     probabilities as the JSON they came in, model_version, attributes.KEY, which is a field that was sent with them, and
     embedding, a vector that was. `sample_rows`: of those with a vector, so many, chosen by their ids."""
-    chosen = _chosen(features, inputs)
-    columns = [f"p.{quote(FEATURE + f)} AS {quote(f)}" for f in chosen]
-    if _judged(inputs):
-        columns += [_number_or_text(reader, model, "prediction", start, end), "p.probability AS probability"]
-    if "probabilities" in inputs:
-        columns.append("json_extract(p.extra, '$.probabilities')::VARCHAR AS probabilities")
-    of_vectors = SENT_VECTOR in inputs and SENT_VECTOR not in chosen
-    if of_vectors:
-        columns.append(f"{VECTOR} AS {quote(SENT_VECTOR)}")
-    columns += [f"{expression} AS {quote(name)}" for name in sorted(inputs - chosen.keys()) if (expression := _sent(name))]
-    joined = ""
-    if "label" in inputs:
-        columns.append("l.label AS label")
-        # A label is received after its prediction was made, so older segments of labels hold none of these.
-        labels = reader.source(
-            "labels", model, received_since=start - CLOCKS_DIFFER, places=_label_places(reader, model, start, end)
-        )
-        joined = (
-            "LEFT JOIN (SELECT record_id, arg_max(coalesce(label::VARCHAR, label_text), revision) AS label "
-            f"FROM {labels} GROUP BY record_id) l USING (record_id)"
-        )
+    asked = _asked(reader, model, start, end, features, inputs)
+    columns = [f"{expression} AS {quote(name)}" for name, expression in asked.columns.items()]
     table = reader.table(
-        f"SELECT {', '.join(columns) or 'p.seq'} FROM {reader.source('predictions', model, since=start, until=end)} p {joined} "
-        f"WHERE p.event_time >= ? AND p.event_time < ? {_of_sample(VECTOR, sample_rows if of_vectors else None)}"
-        "ORDER BY p.event_time, p.record_id",
+        f"SELECT {', '.join(columns) or 'p.seq'} FROM {asked.rows} {asked.labels} WHERE {WITHIN} "
+        f"{_of_sample(VECTOR, sample_rows if asked.of_vectors else None)}{IN_TIME}",
         [start, end],
     )
-    return TableWindow(_numbers_where_possible(table), chosen, decoders={SENT_VECTOR: sent} if of_vectors else {})
+    return TableWindow(_numbers_where_possible(table), asked.chosen, decoders=asked.decoders)
+
+
+def column_by_column(
+    reader: Reader, model: str, start: datetime, end: datetime, features: Mapping[str, ColumnKind], inputs: frozenset[str]
+) -> TableWindow:
+    """The same rows and columns, each column read when it is asked for and not kept. Good as long as the reader is."""
+    asked = _asked(reader, model, start, end, features, inputs)
+    where = f"WHERE {WITHIN}"
+    wanted = reader.table(f"SELECT p.seq AS seq FROM {asked.rows} {where} {IN_TIME}", [start, end])["seq"].to_numpy()
+    order = _Order(wanted)
+
+    def fetch(name: str) -> pa.ChunkedArray:
+        labels = asked.labels if name == "label" else ""
+        found = reader.table(
+            f"SELECT p.seq AS seq, {asked.columns[name]} AS found FROM {asked.rows} {labels} {where}", [start, end]
+        )
+        column = order.of(found["seq"].to_numpy(), found["found"])
+        return _number_where_possible(column) if name in ("prediction", "label") else column
+
+    columns = {name: partial(fetch, name) for name in asked.columns}
+    return TableWindow(LazyTable(columns, len(wanted)), asked.chosen, decoders=asked.decoders)
+
+
+def count(reader: Reader, model: str, start: datetime, end: datetime) -> int:
+    """Of the predictions with event time in [start, end)."""
+    rows = reader.source("predictions", model, since=start, until=end)
+    return int(reader.query(f"SELECT count(*) AS n FROM {rows} p WHERE {WITHIN}", [start, end])[0]["n"])
+
+
+class _Order:
+    """Puts columns that come as the store lays them into the order of time. Rows are told apart by their seq."""
+
+    def __init__(self, wanted: NDArray[np.int64]) -> None:
+        self._wanted = wanted
+        self._scanned: NDArray[np.int64] | None = None
+        self._places: NDArray[np.int64] | None = None
+
+    def of(self, scanned: NDArray[np.int64], column: pa.ChunkedArray) -> pa.ChunkedArray:
+        # The next scan nearly always gives the same order, which is then known.
+        if self._scanned is None or not np.array_equal(scanned, self._scanned):
+            self._scanned, self._places = scanned, None
+            if not np.array_equal(scanned, self._wanted):
+                by_seq = np.argsort(scanned, kind="stable")
+                self._places = by_seq[np.searchsorted(scanned, self._wanted, sorter=by_seq)]
+        return column if self._places is None else column.take(pa.array(self._places))
+
+
+class _Asked(NamedTuple):
+    """SQL of what is read: the rows (as `p`), the join that gives them labels, and an expression for each column."""
+
+    chosen: dict[str, ColumnKind]
+    rows: str
+    labels: str
+    columns: dict[str, str]
+    of_vectors: bool
+
+    @property
+    def decoders(self) -> dict[str, Decode]:
+        return {SENT_VECTOR: sent} if self.of_vectors else {}
+
+
+WITHIN = "p.event_time >= ? AND p.event_time < ?"
+IN_TIME = "ORDER BY p.event_time, p.record_id"
+
+
+def _asked(
+    reader: Reader, model: str, start: datetime, end: datetime, features: Mapping[str, ColumnKind], inputs: frozenset[str]
+) -> _Asked:
+    chosen = chosen_of(features, inputs)
+    columns = {f: f"p.{quote(FEATURE + f)}" for f in chosen}
+    if _judged(inputs):
+        columns |= {"prediction": "coalesce(p.prediction::VARCHAR, p.prediction_text)", "probability": "p.probability"}
+    if "probabilities" in inputs:
+        columns["probabilities"] = "json_extract(p.extra, '$.probabilities')::VARCHAR"
+    of_vectors = SENT_VECTOR in inputs and SENT_VECTOR not in chosen
+    if of_vectors:
+        columns[SENT_VECTOR] = VECTOR
+    columns |= {name: expression for name in sorted(inputs - chosen.keys()) if (expression := _sent(name))}
+    labels = ""
+    if "label" in inputs:
+        columns["label"] = "l.label"
+        # A label is received after its prediction was made, so older segments of labels hold none of these.
+        found = reader.source(
+            "labels", model, received_since=start - CLOCKS_DIFFER, places=_label_places(reader, model, start, end)
+        )
+        labels = (
+            "LEFT JOIN (SELECT record_id, arg_max(coalesce(label::VARCHAR, label_text), revision) AS label "
+            f"FROM {found} GROUP BY record_id) l USING (record_id)"
+        )
+    return _Asked(chosen, f"{reader.source('predictions', model, since=start, until=end)} p", labels, columns, of_vectors)
 
 
 def _judged(inputs: frozenset[str]) -> bool:
     return "prediction" in inputs or "label" in inputs
 
 
-def _chosen(features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> dict[str, ColumnKind]:
+def chosen_of(features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> dict[str, ColumnKind]:
+    """The features among what is read."""
     wanted = ("features" in inputs or f in inputs or f.rpartition(".")[0] in inputs for f in features)  # vector.0, vector.1 ...
     # A column of that name is the model's own word where that is read, whatever a feature is called.
     judged = _judged(inputs)
@@ -201,7 +279,7 @@ def _chosen(features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> dict[
 
 def narrowed(window: TableWindow, features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> TableWindow:
     """What `predictions` gives for these inputs, of a window that was read for more."""
-    chosen = _chosen(features, inputs)
+    chosen = chosen_of(features, inputs)
     names = [*chosen, *(("prediction", "probability") if _judged(inputs) else ())]
     more = ("label", "probabilities", SENT_VECTOR)
     names += [name for name in inputs - chosen.keys() if name in more or _sent(name)]
@@ -256,17 +334,16 @@ def from_file(reader: Reader, path: Path, features: Mapping[str, ColumnKind], al
     return TableWindow(pa.table(dict(casts)), chosen)
 
 
-def _number_or_text(reader: Reader, model: str, field: str, start: datetime, end: datetime) -> str:
-    return f"coalesce(p.{field}::VARCHAR, p.{field}_text) AS {field}"
-
-
 def _numbers_where_possible(table: pa.Table) -> pa.Table:
     """Predictions and labels are numbers or classes; a column that is all numbers is one."""
     for name in ("prediction", "label"):
         if name in table.column_names:
-            place = table.column_names.index(name)
-            try:
-                table = table.set_column(place, name, table[name].cast(pa.float64()))
-            except pa.ArrowInvalid:
-                continue  # classes with names
+            table = table.set_column(table.column_names.index(name), name, _number_where_possible(table[name]))
     return table
+
+
+def _number_where_possible(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return column  # classes with names

@@ -29,7 +29,7 @@ from monitor.summaries.frozen import Frozen
 from monitor.summaries.ledger import HOUR, Ledger, whole_hours
 from monitor.summaries.sums import Sum, total
 from monitor.summaries.window import SummaryWindow
-from monitor.traffic import Traffic
+from monitor.traffic import Predictions
 from monitor.windows import TableWindow
 
 MOST_ROWS = 50_000
@@ -51,7 +51,7 @@ class Counting:
     def __init__(
         self,
         check: Check,
-        traffic: Traffic,
+        traffic: Predictions,
         source: References,
         *,
         most_rows: int = MOST_ROWS,
@@ -74,12 +74,14 @@ class Counting:
             NotEvaluable: no_reference.
         """
         reference = self.check.reference
-        if reference is None or not features:
+        compared = self.traffic.compared(features)
+        if reference is None or not compared:
             return None
         expressions = {name: quote(FEATURE + name) for name, kind in features.items() if kind == "category"}
         expressions["model_version"] = "model_version"
         if any(field not in expressions for field in self.fields):
             return None
+        features = compared
         here = _Here(self, reader, features, expressions)
         if reference.reach:
             return self._of_earlier_times(here, reference, (start, end))

@@ -7,6 +7,7 @@ column. Our side has the frame as the daemon has it, an Arrow table, and Evident
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import resource
 import sys
@@ -77,13 +78,37 @@ def evidently(method: str, reference: Path, current: Path) -> Compare:
     return compare
 
 
+def command(method: str, reference: Path, current: Path) -> Compare:
+    """`modelwatch compare`, which reads its files itself."""
+    import pyarrow.parquet as pq
+
+    from monitor.cli import main as cli
+
+    names = [field.name for field in pq.read_schema(reference) if field.type == "string"]
+    methods = ",".join(f"{name}={FOR_CATEGORIES[method]}" for name in names)
+    arguments = ["compare", "--reference", str(reference), "--current", str(current), "--policy", "evidently"]
+
+    def compare() -> dict[str, float]:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said):
+                cli([*arguments, "--method", method, "--methods", methods, "--json"])
+        except SystemExit as done:
+            if done.code:
+                raise RuntimeError(f"modelwatch compare ended with {done.code}") from done
+        columns = json.loads(said.getvalue())["columns"]
+        return {one["name"]: one["p_value" if one["judges"] == "p_value" else "value"] for one in columns}
+
+    return compare
+
+
 def main(side: str, method: str, reference: Path, current: Path) -> dict[str, Any]:
-    prepare = {"ours": ours, "evidently": evidently}[side]
+    prepare = {"ours": ours, "command": command, "evidently": evidently}[side]
     began = time.perf_counter()
     compare = prepare(method, reference, current)
     loading = time.perf_counter() - began
     forget_peak()
-    before = psutil.Process().memory_info().rss / MIB
+    before = memory()
     used = processor()
     started = time.perf_counter()
     values = compare()
@@ -98,6 +123,11 @@ def processor() -> float:
     """Seconds of all threads so far: what other programs take from the machine makes no difference to it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def memory() -> float:
+    """MiB resident."""
+    return float(psutil.Process().memory_info().rss) / MIB
 
 
 def forget_peak() -> None:

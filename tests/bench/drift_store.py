@@ -6,16 +6,19 @@ The store's rows lie as in the daemon: in its table, or in sealed segments. Prin
     segments     a window of ROWS rows in sealed segments, against a tenth of them
     hour-30      a new hour of ROWS rows in a window of 30 days, or of 90 with `hour-90`
     calibration  1,000 joint resamples of 25 features
+    exact        policy evidently, both in sealed segments, the reference frozen on first use
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import numpy as np
@@ -27,8 +30,10 @@ from detectors.calibration import Calibration, Column, plan
 from detectors.cells import Cells
 from detectors.contract import ColumnKind
 from detectors.data_drift import DataDrift
-from monitor.config import Check
+from monitor.child import Child
+from monitor.config import Check, ModelConfig
 from monitor.reader import Reader, literal
+from monitor.readings import Meter
 from monitor.references import References
 from monitor.schema import FEATURE
 from monitor.slices import WHOLE
@@ -38,8 +43,8 @@ from monitor.summaries.dayfile import DayFile
 from monitor.summaries.ledger import READ_TO, Ledger
 from monitor.summaries.pair import Counting
 from monitor.summaries.sums import Sum
-from monitor.traffic import Predictions
-from tests.bench.drift_side import forget_peak, peak, processor
+from monitor.traffic import Predictions, maker
+from tests.bench.drift_side import forget_peak, memory, peak, processor
 
 MODEL = "bench"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,33 +68,52 @@ class Rows:
         self.features: dict[str, ColumnKind] = {}
 
     def add(self, frame: Path, start: datetime, end: datetime, *, sealed: bool = False) -> None:
-        schema = pq.read_schema(frame)
-        self.features = {field.name: "category" if pa.types.is_string(field.type) else "number" for field in schema}
-        rows = pq.read_metadata(frame).num_rows
-        step = (end - start).total_seconds() * 1e6 / rows
-        features = ", ".join(f'"{name}" AS "{FEATURE}{name}"' for name in self.features)
-        sql = (
-            f"SELECT {self.seq} + n AS seq, make_timestamptz({int(start.timestamp() * 1e6)} + ((n - 1) * {step})::BIGINT) "
-            f"AS event_time, {features} FROM (SELECT row_number() OVER () AS n, * FROM read_parquet({literal(str(frame))}))"
-        )
+        """`sealed`: as a segment, else into the table."""
         if sealed:
-            name = f"{self.seq + 1:012d}.parquet"
-            self.connection.execute(
-                f"COPY ({sql}) TO {literal(str(self.root / name))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
-            )
-            self.connection.execute(
-                "INSERT INTO manifest VALUES ('predictions', ?, ?, ?, ?, ?, ?, ?, NULL)",
-                [MODEL, name, self.seq + 1, self.seq + rows, start, end, end],
-            )
-        else:
-            there = f'"predictions:{MODEL}"'
-            self.connection.execute(f"CREATE TABLE IF NOT EXISTS {there} AS {sql} LIMIT 0; INSERT INTO {there} {sql}")
+            self.seal(frame, start, end)
+            self.know(frame, start, end)
+            return
+        there, sql = f'"predictions:{MODEL}"', self._sql(frame, start, end)
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS {there} AS {sql} LIMIT 0; INSERT INTO {there} {sql}")
+        self.seq += pq.read_metadata(frame).num_rows
+
+    def seal(self, frame: Path, start: datetime, end: datetime) -> None:
+        self.connection.execute(
+            f"COPY ({self._sql(frame, start, end)}) TO {literal(str(self.root / self._name))} "
+            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+        )
+
+    def know(self, frame: Path, start: datetime, end: datetime) -> None:
+        """A segment that is there."""
+        self.features, rows = kinds_of(frame), pq.read_metadata(frame).num_rows
+        self.connection.execute(
+            "INSERT INTO manifest VALUES ('predictions', ?, ?, ?, ?, ?, ?, ?, NULL)",
+            [MODEL, self._name, self.seq + 1, self.seq + rows, start, end, end],
+        )
         self.seq += rows
+
+    @property
+    def _name(self) -> str:
+        return f"{self.seq + 1:012d}.parquet"
+
+    def _sql(self, frame: Path, start: datetime, end: datetime) -> str:
+        self.features = kinds_of(frame)
+        step = (end - start).total_seconds() * 1e6 / pq.read_metadata(frame).num_rows
+        features = ", ".join(f'"{name}" AS "{FEATURE}{name}"' for name in self.features)
+        return (
+            f"SELECT {self.seq} + n AS seq, make_timestamptz({int(start.timestamp() * 1e6)} + ((n - 1) * {step})::BIGINT) "
+            f"AS event_time, printf('%012d', {self.seq} + n) AS record_id, {features} "
+            f"FROM (SELECT row_number() OVER () AS n, * FROM read_parquet({literal(str(frame))}))"
+        )
 
     def reader(self) -> Reader:
         cursor = self.connection.cursor()
         cursor.execute("USE hot")
         return Reader(cursor, self.root)
+
+
+def kinds_of(frame: Path) -> dict[str, ColumnKind]:
+    return {field.name: "category" if pa.types.is_string(field.type) else "number" for field in pq.read_schema(frame)}
 
 
 def counting(root: Path, rows: Rows, reference: timedelta, window: timedelta, resamples: int) -> tuple[Counting, DataDrift]:
@@ -221,11 +245,57 @@ def calibration(wanted: int) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "processor": processor() - used, "peak": peak()}
 
 
+def prepared(folder: Path, reference: Path, current: Path) -> float:
+    """Both sides sealed and compared once, so that the reference is frozen; how many seconds that took."""
+    rows = Rows(folder)
+    rows.add(reference, START, START + BEFORE, sealed=True)
+    rows.add(current, START + BEFORE, START + BEFORE + DAY, sealed=True)
+    watch = Watch()
+    judged(folder, rows)
+    return watch.lap()[0]
+
+
+def exact(folder: Path, reference: Path, current: Path) -> dict[str, Any]:
+    """As a check has it: its rows asked of the store, and judged."""
+    # By another process: what writing them takes is not what comparing takes.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        first = other.submit(prepared, folder, reference, current).result()
+    rows = Rows(folder)
+    rows.know(reference, START, START + BEFORE)
+    rows.know(current, START + BEFORE, START + BEFORE + DAY)
+    forget_peak()
+    before, watch = memory(), Watch()
+    values = judged(folder, rows)
+    seconds, used = watch.lap()
+    side = {"seconds": seconds, "processor": used, "peak": peak(), "before": before, "values": values}
+    return {"side": side, "first": first}
+
+
+def judged(folder: Path, rows: Rows) -> dict[str, float]:
+    """The value of each column by `policy: evidently`."""
+    categories = [name for name, kind in rows.features.items() if kind == "category"]
+    check = Check.model_validate(
+        {
+            "name": "drift", "model": MODEL, "detector": "data_drift", "threshold": {"upper": 0.5}, "every": "1d",
+            "settings": {"policy": "evidently", "method": "wasserstein", "methods": dict.fromkeys(categories, "jensenshannon")},
+            "reference": {"start": START.isoformat(), "end": (START + BEFORE).isoformat()},
+        }
+    )  # fmt: skip
+    model = ModelConfig.model_validate({"name": MODEL, "task": "regression"})
+    no_worker = cast("Child", None)  # nothing here is compared elsewhere
+    meter = Meter(check, model, References(folder), no_worker, maker({MODEL: model.task}, [check]))
+    measured = meter.look(rows.reader(), START + BEFORE + DAY, rows.features).measure(WHOLE)
+    assert measured.reading is not None, measured.reason
+    return {part.name: part.value for part in measured.reading.parts if part.value is not None}
+
+
 def main(what: str, folder: Path, rows: int, *frames: Path) -> dict[str, Any]:
     if what == "windows":
         return windows(folder, rows, *frames)
     if what == "segments":
         return segments(folder, rows, *frames)
+    if what == "exact":
+        return exact(folder, *frames)
     if what == "calibration":
         return calibration(rows)
     return hour(folder, int(what.removeprefix("hour-")), frames[0])

@@ -11,6 +11,7 @@ import pytest
 
 from detectors.contract import Outcome, Reading
 from detectors.data_drift import DataDrift
+from detectors.score_drift import ScoreDrift
 from monitor import windows
 from monitor.config import Check
 from monitor.references import References
@@ -228,3 +229,22 @@ def test_a_check_of_the_daemon_reads_many_rows_from_summaries(make_world: Callab
     assert reading["n_reference"] == count(world, TODAY - 9 * DAY, TODAY)
     assert "counts on" in reading["reference"]
     assert '"basis":"summary"' in reading["parts"]
+
+
+@pytest.mark.parametrize("column", ("size", "prediction"))
+def test_one_column_is_read_from_summaries_where_it_is_a_feature(world: World, column: str) -> None:
+    one = check({"trailing": "9d"}, detector="score_drift", settings={"resamples": 300, "column": column, "min_rows": 20})
+    inputs = Predictions("houses", frozenset({column}), {})
+    counts = Counting(one, inputs, References(world.store.root), **FEW)
+    with world.store.read() as reader:
+        pair = counts.look(reader, TODAY, TODAY + HOUR, world.store.feature_columns("houses"))  # type: ignore[arg-type]
+        if column != "size":
+            assert pair is None
+            return
+        assert pair is not None
+        before, now = pair.reference(WHOLE), pair.current(WHOLE)
+        assert isinstance(one.settings, ScoreDrift.Config)
+        found = ScoreDrift(one.settings).compare(before, now)
+    assert list(now.features) == ["size"], "nothing else is counted for it"
+    assert [(part.name, part.flagged, part.basis) for part in found.parts] == [("size", True, "summary")]
+    assert (found.n_reference, found.n_current) == (count(world, TODAY - 9 * DAY, TODAY), 400)
