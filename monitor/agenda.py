@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-
-import pyarrow as pa
 
 from monitor.clock import MICROSECOND, Clock, floor_to
 from monitor.config import Check
@@ -28,6 +27,7 @@ SLOTS_AT_ONCE = 50
 ARRIVALS_KEPT = 1_000
 REFERENCE_PARTS = 10  # a changed reference of earlier times waits a tenth of its length before it is read anew
 REFERENCE_MOST_SECONDS = 86_400.0
+CURSOR, SLOT = ("check_name", "kind"), ("check_name", "slot")
 LABELS_AT_ONCE = 20_000  # for more, their predictions are looked for by reading all of them
 
 
@@ -62,6 +62,16 @@ class Arrivals:
             return found
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look found and nothing stores yet: by log the last seq, the slots that new rows belong to, and those that were read
+    with a reference that holds one."""
+
+    moved: dict[str, int]
+    touched: frozenset[datetime]
+    referring: frozenset[datetime]
+
+
 class Agenda:
     """Of one check; called by one thread at a time."""
 
@@ -88,6 +98,7 @@ class Agenda:
         self._boundary: datetime | None = None
         self._seen: tuple[int, ...] = ()
         self._unscored: datetime | None = None  # event time of the oldest record that waits to be scored, as of the last look
+        self._found: Found | None = None
         self._held = False  # slots are past the watermark, but their records are not scored yet
 
     def worth_a_look(self) -> bool:
@@ -109,6 +120,7 @@ class Agenda:
     def look_again(self) -> None:
         """What the last look found could not be kept."""
         self._boundary, self._seen, self._looked_at = None, (), float("-inf")
+        self._found = None
 
     def _waiting(self) -> bool:
         """Slots wait for the watermark, or for `idle_timeout` where none comes."""
@@ -116,48 +128,51 @@ class Agenda:
             found = reader.query("SELECT 1 FROM check_slots WHERE check_name = ? LIMIT 1", [self.key])
         return bool(found)
 
-    def touch(self, latest: datetime | None) -> None:
-        """Note the slots that new rows belong to, and move the cursors past those rows: one transaction. `latest` is the
-        last slot that was read: up to there, slots whose reference of earlier times holds a new row are noted as well."""
+    def touch(self, reader: Reader, latest: datetime | None) -> None:
+        """Find the slots that new rows belong to. `latest` is the last slot that was read: up to there, slots whose reference of
+        earlier times holds a new row are found as well. `keep` stores it, with the readings of those that are due at once."""
         check = self._check
-        with self._store.read() as reader:
-            if waiting := self._waited_for():
-                # In the same look as the rows: what is not among them still waits.
-                self._unscored = reader.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
-            cursors = {
-                row["kind"]: row["seq"]
-                for row in reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
-            }
-            touched: set[datetime] = set()
-            referring: set[datetime] = set()
-            moved: dict[str, int] = {}
-            for kind in self._kinds:
-                last, times = self._arrived(reader, kind, cursors.get(kind, 0))
-                if last is not None:
-                    moved[kind] = last
-                    touched.update(s for _, t in times for s in slots_of(t, check.every, check.window_seconds))
-                    referring.update(self._referring(reader, times, latest))
-        if not moved:
-            return
+        if waiting := self._waited_for():
+            # In the same look as the rows: what is not among them still waits.
+            self._unscored = reader.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
+        cursors = {
+            row["kind"]: row["seq"]
+            for row in reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
+        }
+        touched: set[datetime] = set()
+        referring: set[datetime] = set()
+        moved: dict[str, int] = {}
+        for kind in self._kinds:
+            last, times = self._arrived(reader, kind, cursors.get(kind, 0))
+            if last is not None:
+                moved[kind] = last
+                touched.update(s for _, t in times for s in slots_of(t, check.every, check.window_seconds))
+                referring.update(self._referring(reader, times, latest))
+        self._found = Found(moved, frozenset(touched), frozenset(referring)) if moved else None
 
-        def keep(transaction: Transaction) -> None:
-            for kind, seq in moved.items():
-                transaction.execute("DELETE FROM check_cursors WHERE check_name = ? AND kind = ?", [self.key, kind])
-                transaction.insert("check_cursors", {"check_name": [self.key], "kind": [kind], "seq": [seq]})
-            if touched:
-                slots = sorted(touched)
-                marks = ", ".join("?" * len(slots))
-                transaction.execute(f"DELETE FROM check_slots WHERE check_name = ? AND slot IN ({marks})", [self.key, *slots])
-                self._note(transaction, slots)
-            if referring:
-                where = "FROM check_slots WHERE check_name = ? AND slot IN"
-                slots = sorted(referring - touched)
-                marks = ", ".join("?" * len(slots))
-                # One that waits already keeps its time, or a steady trickle of late rows would put it off for ever.
-                there = {row["slot"] for row in transaction.query(f"SELECT slot {where} ({marks})", [self.key, *slots])}
-                self._note(transaction, [s for s in slots if s not in there], transaction.now + self._reference_patience)
+    @property
+    def unkept(self) -> bool:
+        """What `touch` found is not stored."""
+        return self._found is not None
 
-        self._store.run(keep)
+    def keep(self, transaction: Transaction, done: Sequence[datetime]) -> None:
+        """Store what was found, and that these slots were read: the cursors move past the rows in the transaction that holds
+        their readings, or notes their slots. Then call `kept`."""
+        found = self._found or Found({}, frozenset(), frozenset())
+        transaction.put(
+            "check_cursors", CURSOR, [{"check_name": self.key, "kind": kind, "seq": seq} for kind, seq in found.moved.items()]
+        )
+        transaction.remove("check_slots", SLOT, [(self.key, slot) for slot in done])
+        self._note(transaction, sorted(found.touched - {*done}))
+        if later := sorted(found.referring - found.touched - {*done}):
+            marks = ", ".join("?" * len(later))
+            # One that waits already keeps its time, or a steady trickle of late rows would put it off for ever.
+            sql = f"SELECT slot FROM check_slots WHERE check_name = ? AND slot IN ({marks})"
+            there = {row["slot"] for row in transaction.query(sql, [self.key, *later])}
+            self._note(transaction, [s for s in later if s not in there], transaction.now + self._reference_patience)
+
+    def kept(self) -> None:
+        self._found = None
 
     def _waited_for(self) -> str:
         """SQL for what is not there yet of this model's answers: traces that are not settled and, for scores, work. What was
@@ -169,15 +184,9 @@ class Agenda:
             tables += [f"work {due}", f"judging {due} AND settings_hash IN ({hashes})"]
         return " UNION ALL ".join(f"SELECT event_time FROM (FROM {table}) WHERE model = $1" for table in tables)
 
-    def _note(self, transaction: Transaction, slots: list[datetime], not_before: datetime | None = None) -> None:
-        columns = {
-            "check_name": [self.key] * len(slots),
-            "slot": slots,
-            "touched_at": [transaction.now] * len(slots),
-            "not_before": pa.array([not_before] * len(slots), pa.timestamp("us", tz="UTC")),
-        }
-        if slots:
-            transaction.insert("check_slots", columns)
+    def _note(self, transaction: Transaction, slots: Sequence[datetime], not_before: datetime | None = None) -> None:
+        about = {"check_name": self.key, "touched_at": transaction.now, "not_before": not_before}
+        transaction.put("check_slots", SLOT, [{**about, "slot": slot} for slot in slots])
 
     @property
     def _reference_patience(self) -> timedelta:
@@ -262,15 +271,15 @@ class Agenda:
         model = self._check.model
         if base != "predictions":
             return None  # calls have no index by record
-        ids = reader.query(
+        ids = reader.table(
             f"SELECT DISTINCT record_id FROM {reader.source(kind, model, after_seq=cursor)} WHERE seq > ? LIMIT ?",
             [cursor, LABELS_AT_ONCE + 1],
-        )
-        if len(ids) > LABELS_AT_ONCE or any(row["record_id"] is None for row in ids):
+        )["record_id"]
+        if len(ids) > LABELS_AT_ONCE or ids.null_count:
             return None
-        return reader.places("keys", "predictions", model, [hash64(row["record_id"]) for row in ids])
+        return reader.places("keys", "predictions", model, [hash64(one) for one in ids.to_pylist()])
 
-    def due(self) -> list[datetime]:
+    def due(self, reader: Reader) -> list[datetime]:
         """Touched slots that the watermark has passed, or the wall clock where nothing came for them for `idle_timeout`;
         oldest first. The clock alone is no reason: a replay of last year's data is not late, it is not finished."""
         check = self._check
@@ -284,16 +293,22 @@ class Agenda:
         ends += [check.baseline[1]] if check.baseline is not None else []
         if ends and (watermark is None or watermark < max(ends) + lateness):
             return []
-        with self._store.read() as reader:
-            rows = reader.query(
-                "SELECT slot FROM check_slots WHERE check_name = ? AND (slot <= ? OR (slot <= ? AND touched_at <= ?)) "
-                "AND (not_before IS NULL OR not_before <= ?) ORDER BY slot LIMIT ?",
-                [self.key, passed, now - lateness, quiet_since, now, SLOTS_AT_ONCE],
-            )
+        rows = reader.query(
+            "SELECT slot FROM check_slots WHERE check_name = ? AND (slot <= ? OR (slot <= ? AND touched_at <= ?)) "
+            "AND (not_before IS NULL OR not_before <= ?) ORDER BY slot LIMIT ?",
+            [self.key, passed, now - lateness, quiet_since, now, SLOTS_AT_ONCE],
+        )
+        slots = {row["slot"] for row in rows}
+        if self._found is not None:  # as if they had been stored just now
+            quiet = now <= quiet_since
+            touched = self._found.touched
+            closed_now = {s for s in touched if (passed is not None and s <= passed) or (quiet and s <= now - lateness)}
+            slots = slots - touched | closed_now
+        ready = sorted(slots)[:SLOTS_AT_ONCE]
         # A share of the answers that happen to be scored by now is no reading.
         unscored = self._unscored
-        due = [row["slot"] for row in rows if unscored is None or row["slot"] <= unscored]
+        due = [slot for slot in ready if unscored is None or slot <= unscored]
         # No slot is touched by what is not scored yet, so it is asked for as well.
         closed = passed is not None and unscored is not None and unscored < floor_to(passed, check.every)
-        self._held = closed or len(due) < len(rows)
+        self._held = closed or len(due) < len(ready)
         return due

@@ -23,11 +23,15 @@ Find = Callable[[str, str, str, "Collection[int] | UInt64Array"], Places]
 class Reader:
     """Runs inside one read transaction, so a row that is being sealed is seen once: hot or sealed, never both."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, root: Path, find: Find | None = None) -> None:
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, root: Path, find: Find | None = None, tables: Collection[str] = ()
+    ) -> None:
+        """`tables`: models that are known to have a table, of all that this look sees or of some."""
         self._cursor = cursor
         self._root = root
         self._find = find
         self._whole = False
+        self._tables = tables
 
     def places(self, index: str, kind: str, model: str, hashes: Collection[int] | UInt64Array) -> Places | None:
         """Where the rows of these hashes lie, for `source`; `index` is a suffix of `segments.indexes`. None: not known."""
@@ -122,6 +126,8 @@ class Reader:
         return found[0][0] or 0
 
     def has_table(self, model: str) -> bool:
+        if model in self._tables:  # asking the engine takes as long as many a query of rows
+            return True
         name = table_name("predictions", model).strip('"')
         return bool(self.query("SELECT 1 FROM duckdb_tables() WHERE database_name = 'hot' AND table_name = ?", [name]))
 

@@ -17,7 +17,7 @@ import duckdb
 
 from detectors.contract import Outcome
 from monitor import evidence, log
-from monitor.agenda import Agenda, Arrivals
+from monitor.agenda import SLOTS_AT_ONCE, Agenda, Arrivals
 from monitor.baseline import UNAVAILABLE, Baseline
 from monitor.board import Board
 from monitor.child import Child
@@ -25,6 +25,7 @@ from monitor.clock import Clock
 from monitor.config import Check, Config, ModelConfig
 from monitor.embeddings import Decode
 from monitor.errors import ChildAway, ChildFailed, StoreError
+from monitor.explaining import Explaining
 from monitor.metrics import Metrics
 from monitor.pool import Pool
 from monitor.reader import Reader
@@ -62,11 +63,11 @@ class CheckRunner:
         kept: int = KEPT,
         most_kept: int = MOST_KEPT,
         alpha: float | None = None,
-        explaining: threading.Lock | None = None,
+        explaining: Explaining | None = None,
         arrivals: Arrivals | None = None,
     ) -> None:
-        """`alpha`: for a calibrated check, how often a slot may fire by chance. `explaining` is held by the one check that looks
-        into why something fired. `kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped:
+        """`alpha`: for a calibrated check, how often a slot may fire by chance. `explaining` says whose turn it is to look into
+        why something fired. `kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped:
         so that late labels need not fetch theirs each time."""
         self.check = check
         self._store = store
@@ -77,7 +78,7 @@ class CheckRunner:
         self._agenda = Agenda(check, self._meter.kinds, self._meter.hashes, store=store, clock=clock, arrivals=arrivals)
         self._baseline = Baseline(check, self._meter)
         self._reasons = Reasons(check, model, traffic, self._meter)
-        self._explaining = explaining or threading.Lock()
+        self._explaining = explaining or Explaining(clock)
         self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
         self._slices = Slices(check.slices)
@@ -98,7 +99,9 @@ class CheckRunner:
                 self._restore()
             try:
                 count = self._run() if self._agenda.worth_a_look() else 0
-                if not count:
+                if count:
+                    self._explaining.read(self.check.name)
+                else:
                     self._explain()
                 return count
             except ChildFailed:
@@ -111,14 +114,24 @@ class CheckRunner:
 
     def _run(self) -> int:
         latest = [one.history.latest.slot for one in self._tracks.values() if one.history.latest]
-        self._agenda.touch(max(latest, default=None))
+        with self._store.read() as reader:
+            self._agenda.touch(reader, max(latest, default=None))
+            due = self._agenda.due(reader)
         count = 0
-        while due := self._agenda.due():
+        while due:
             self._revise(due)
             if not self._learn():
                 self._agenda.look_again()  # the slots wait: it goes on with the next waking
+                return count
+            done = self._evaluate(due)
+            count += done
+            if done == len(due) < SLOTS_AT_ONCE:
                 break
-            count += self._evaluate(due)
+            with self._store.read() as reader:
+                due = self._agenda.due(reader)
+        if self._agenda.unkept:
+            self._store.run(lambda t: self._agenda.keep(t, ()))
+            self._agenda.kept()
         return count
 
     def retire(self) -> None:
@@ -132,9 +145,9 @@ class CheckRunner:
         return self._tracks
 
     def _explain(self) -> None:
-        """Add to the latest incidents why they opened. One check at a time: it takes seconds, and the others have windows due."""
+        """Add to the latest incidents why they opened, when it is this check's turn."""
         asked = [one for one in self._tracks.values() if one.unexplained is not None]
-        if not asked or not self._explaining.acquire(blocking=False):
+        if not asked or not self._explaining.begin(self.check.name):
             return
         try:
             one = asked[0]
@@ -153,7 +166,7 @@ class CheckRunner:
             if row is not None:
                 self._store.run(lambda t: _append(t, self.check.model, {"incidents": [row]}))
         finally:
-            self._explaining.release()
+            self._explaining.end()
 
     # --- thresholds that are learned ---
 
@@ -236,8 +249,9 @@ class CheckRunner:
                     break  # this slot and those after it stay on the agenda
                 done.append(slot)
             news = merged([one.news(reader, slots[0], partial(self._prove, reader)) for one in self._tracks.values()])
-        if done or fresh:
+        if done or fresh or self._agenda.unkept:
             self._store.run(lambda t: self._keep(t, done, news, fresh))
+            self._agenda.kept()
             self._count(news["readings"])
             self.show()
             for one in self._tracks.values():
@@ -328,9 +342,7 @@ class CheckRunner:
                 "added_at": [transaction.now] * len(fresh),
             }
             transaction.insert("check_slices", columns)
-        if slots:
-            marks = ", ".join("?" * len(slots))
-            transaction.execute(f"DELETE FROM check_slots WHERE check_name = ? AND slot IN ({marks})", [self._agenda.key, *slots])
+        self._agenda.keep(transaction, slots)
 
     # --- what is known ---
 
@@ -382,7 +394,7 @@ def build(
     """A runner for each check, or for `only` those, by name."""
     common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
-    common["explaining"], common["arrivals"] = threading.Lock(), Arrivals()
+    common["explaining"], common["arrivals"] = Explaining(clock), Arrivals()
     rates = alphas(config)
     for line in warnings(config):
         log.warning("a threshold may not be what was asked for", problem=line)

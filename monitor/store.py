@@ -126,10 +126,11 @@ class Store:
                 raise StoreUnavailable(self.unavailable or "the store is closed")
             cursor = self._connection.cursor()
             self._cursors[cursor] = self._clock.monotonic()
+        tables = self._features  # before the look begins, so that it sees all of these
         try:
             cursor.execute("USE hot")
             cursor.execute("BEGIN TRANSACTION")
-            yield Reader(cursor, self.root, self.places)
+            yield Reader(cursor, self.root, self.places, tables)
         finally:
             with self._cursor_lock:
                 self._cursors.pop(cursor, None)

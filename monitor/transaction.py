@@ -33,6 +33,7 @@ class Transaction:
         self._pending: dict[LogKey, list[pa.Table]] = {}
         self._inserts: dict[str, list[pa.Table]] = {}  # by state table
         self._deletes: dict[tuple[str, str], set[Any]] = {}
+        self._keyed: dict[str, tuple[Sequence[str], dict[tuple[Any, ...], Mapping[str, Any] | None]]] = {}  # by state table
         self._last: dict[LogKey, int] = {}
         self._put: list[tuple[KeyIndex, list[int]]] = []
         self._new_columns: dict[str, dict[str, str]] = {}
@@ -106,6 +107,8 @@ class Transaction:
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Add rows to a state table. What is executed or asked later in this transaction sees them."""
+        if table in self._keyed:
+            self.flush()
         for (name, column), gone in self._deletes.items():
             if name == table and not gone.isdisjoint(columns[column]):  # what was there before goes first
                 self.flush()
@@ -115,7 +118,25 @@ class Transaction:
     def delete(self, table: str, column: str, values: Sequence[Any]) -> None:
         """Take rows out of a state table, those that were inserted here before included. What is executed or asked later in
         this transaction no longer sees them."""
+        if table in self._keyed:
+            self.flush()
         self._deletes.setdefault((table, column), set()).update(values)
+
+    def put(self, table: str, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Have these rows in a state table, in place of those with equal `keys`; all of one table by the same keys and with the
+        same columns. Those of several jobs are put down together."""
+        if rows:
+            self._of_keys(table, keys).update({tuple(row[key] for key in keys): row for row in rows})
+
+    def remove(self, table: str, keys: Sequence[str], values: Sequence[tuple[Any, ...]]) -> None:
+        """Take the rows with these keys out of a state table, likewise."""
+        if values:
+            self._of_keys(table, keys).update(dict.fromkeys(values))
+
+    def _of_keys(self, table: str, keys: Sequence[str]) -> dict[tuple[Any, ...], Mapping[str, Any] | None]:
+        if table in self._inserts or any(name == table for name, _ in self._deletes):
+            self.flush()
+        return self._keyed.setdefault(table, (keys, {}))[1]
 
     def advance_watermark(self, model: str, when: datetime) -> None:
         last = self._watermarks.get(model) or self._store.watermark(model)
@@ -178,6 +199,13 @@ class Transaction:
         for (table, column), values in deletes.items():
             gone = pa.table({"gone": pa.array(sorted(values))})
             self._with("given", gone, f"DELETE FROM {quote(table)} WHERE {quote(column)} IN (SELECT gone FROM given)")
+        keyed, self._keyed = self._keyed, {}
+        for table, (keys, rows_of) in keyed.items():
+            listed = ", ".join(map(quote, keys))
+            old = pa.table({key: pa.array([values[i] for values in rows_of]) for i, key in enumerate(keys)})
+            self._with("given", old, f"DELETE FROM {quote(table)} WHERE ({listed}) IN (SELECT {listed} FROM given)")
+            if new := [dict(row) for row in rows_of.values() if row is not None]:
+                self._insert(quote(table), [pa.Table.from_pylist(new)])
 
     def finish(self) -> None:
         """The last writes before COMMIT."""

@@ -494,14 +494,13 @@ class Flaky:
         return self._store.run(work)
 
 
-@pytest.mark.parametrize("successes", (0, 1), ids=("while noting slots", "while storing readings"))
-def test_what_could_not_be_stored_is_read_again(make_world: Callable[..., World], successes: int) -> None:
+def test_what_could_not_be_stored_is_read_again(make_world: Callable[..., World]) -> None:
     world = make_world(checks=[check("mean", threshold={"upper": 1})])
     flaky: Any = Flaky(world)
     one = world.runners["mean"]
     one._store = one._agenda._store = flaky
     values(world, (1, 5.0), (11, 6.0))
-    flaky.before_failing = successes
+    flaky.before_failing = 0  # the one write of a run: what new rows touch, and the readings
     with pytest.raises(StoreUnavailable):
         world.look()
     assert (read(world), world.board.get("mean")) == ({}, None)
