@@ -8,18 +8,13 @@ of the reference, of those that they have not seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from detectors import calibration
-from detectors.calibration import Null
 from detectors.contract import (
-    Categories,
     ColumnKind,
     DetectorConfig,
     FloatArray,
@@ -31,19 +26,12 @@ from detectors.contract import (
     Window,
     Worse,
 )
+from detectors.reconstruction import LARGEST, Block, Reconstruction
 from detectors.sides import of_features
-from detectors.summary import content_seed
 from detectors.text_drift import area_under_curve, p_value_of_area
 
 SAMPLING_ERRORS = 3.0
 """How many of them NannyML's confidence boundaries lie from the value."""
-
-LARGEST = 1e150
-"""Numbers beyond it count as missing: their squares would be infinite."""
-
-ORACLE = "nannyml 0.13.1"
-
-Block = tuple[str, ColumnKind]
 
 
 class MultivariateDrift:
@@ -91,6 +79,7 @@ class MultivariateDrift:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.worse = "lower" if config.reading == "p_value" else "higher"
+        self._fitted: tuple[Window, list[Block], Reconstruction] | None = None  # to the last reference
 
     def compare(self, reference: Window | None, current: Window) -> Reading:
         c = self.config
@@ -121,29 +110,36 @@ class MultivariateDrift:
     def _pca(
         self, used: list[Block], reference: Window, current: Window
     ) -> tuple[float, tuple[float, float], list[Part], dict[str, float]]:
-        encoder = Encoder(used, reference)
-        x, y = encoder.rows(reference), encoder.rows(current)
-        components = principal_components(x, self.config.n_components)
-        before, now = (residuals(side, components) for side in (x, y))
-        errors, errors_now = (np.sqrt((side**2).sum(axis=1)) for side in (before, now))
-        value, error = float(errors_now.mean()), float(errors_now.std(ddof=1)) / math.sqrt(len(y))
-        null = null_of_means(errors, len(y), self.config.block_rows, self.config.resamples)
-        moved = (now**2).mean(axis=0) - (before**2).mean(axis=0)
+        before = self._before(used, reference)
+        now = before.residuals(current)
+        errors = np.sqrt((now**2).sum(axis=1))
+        n, m = len(before.errors), len(errors)
+        value, error = float(errors.mean()), float(errors.std(ddof=1)) / math.sqrt(m)
+        null = before.null(m)
+        moved = (now**2).mean(axis=0) - before.mean_squares
         parts = sorted(
             (
-                Part(name, "squared_residual_change", value=float(change), n_reference=len(x), n_current=len(y), library=None)
+                Part(name, "squared_residual_change", value=float(change), n_reference=n, n_current=m, library=None)
                 for (name, _), change in zip(used, moved, strict=True)
             ),
             key=lambda part: (-(part.value or 0.0), part.name),
         )
+        mean = float(before.errors.mean())
         metrics = {
-            "reference_error": float(errors.mean()),
+            "reference_error": mean,
             "sampling_error": error,
-            "components": float(len(components)),
-            "p_value": null.p_value(abs(value - float(errors.mean()))),
+            "components": float(len(before.components)),
+            "p_value": null.p_value(abs(value - mean)),
             "p_value_floor": null.floor,
         }
         return value, (max(value - SAMPLING_ERRORS * error, 0.0), value + SAMPLING_ERRORS * error), parts, metrics
+
+    def _before(self, used: list[Block], reference: Window) -> Reconstruction:
+        """Fitted once to a reference that stays the same from window to window."""
+        if (kept := self._fitted) is None or kept[0] is not reference or kept[1] != used:
+            c = self.config
+            self._fitted = kept = reference, used, Reconstruction(used, reference, c.n_components, c.block_rows, c.resamples)
+        return kept[2]
 
     def _classifier(
         self, used: list[Block], reference: Window, current: Window
@@ -182,102 +178,6 @@ def usable(names: tuple[str, ...], reference: Window, current: Window) -> tuple[
             continue
         used.append((name, kind))
     return used, left_out
-
-
-# --- principal components ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How one feature becomes a number: what stands for a missing one, a category's share, then mean and deviation."""
-
-    fill: float
-    shares: dict[str, float]
-    mean: float
-    deviation: float
-
-
-class Encoder:
-    """Rows as numbers, by the reference: NannyML's imputers, count encoder and scaler in one."""
-
-    def __init__(self, used: list[Block], reference: Window) -> None:
-        self._used = used
-        self._scales = [self._scale(name, kind, reference) for name, kind in used]
-
-    def rows(self, window: Window) -> FloatArray:
-        """(rows, features)."""
-        return np.stack(list(self._columns(window)), axis=1)
-
-    def _columns(self, window: Window) -> Iterator[FloatArray]:
-        for (name, kind), scale in zip(self._used, self._scales, strict=True):
-            yield (self._numbers(window, name, kind, scale) - scale.mean) / scale.deviation
-
-    def _numbers(self, window: Window, name: str, kind: ColumnKind, scale: Scale) -> FloatArray:
-        if kind == "number":
-            values = window.numbers(name)
-            return np.where(np.abs(values) <= LARGEST, values, scale.fill)
-        column = window.categories(name)
-        shares = np.array([*(scale.shares.get(text, 0.0) for text in column.names), scale.fill])
-        return shares[column.codes]
-
-    def _scale(self, name: str, kind: ColumnKind, reference: Window) -> Scale:
-        if kind == "number":
-            values = reference.numbers(name)
-            blank = Scale(float(values[np.abs(values) <= LARGEST].mean()), {}, 0.0, 1.0)
-        else:
-            blank = self._shares(reference.categories(name))
-        numbers = self._numbers(reference, name, kind, blank)
-        mean, deviation = float(numbers.mean()), float(numbers.std())
-        # As scikit-learn's scaler: what does not vary but by rounding is not blown up.
-        still = deviation <= 10 * np.finfo(np.float64).eps * max(abs(mean), deviation * math.sqrt(len(numbers)), 1e-300)
-        return Scale(blank.fill, blank.shares, mean, 1.0 if still or not deviation else deviation)
-
-    @staticmethod
-    def _shares(column: Categories) -> Scale:
-        there = column.codes[column.codes >= 0]
-        counts = np.bincount(there, minlength=len(column.names))
-        # Missing ones count as the most frequent; of equals the first by name.
-        most = min((i for i in range(len(counts)) if counts[i] == counts.max()), key=lambda i: column.names[i])
-        counts[most] += len(column.codes) - len(there)
-        shares = counts / len(column.codes)
-        return Scale(float(shares[most]), dict(zip(column.names, shares.tolist(), strict=True)), 0.0, 1.0)
-
-
-def principal_components(x: FloatArray, wanted: float) -> FloatArray:
-    """(components, features), of scaled rows. A share below 1 takes as many as have more than that share of the variance.
-
-    Raises:
-        NotEvaluable: nothing varies, or there are fewer features than components.
-    """
-    variance, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
-    variance, vectors = np.maximum(variance[::-1], 0.0), vectors[:, ::-1]
-    if not (np.isfinite(variance).all() and variance.sum() > 0):
-        raise NotEvaluable("constant", "no feature of the reference varies")
-    if wanted >= 1:
-        count = int(wanted)
-        if count > len(variance):
-            raise NotEvaluable("no_features", f"{len(variance)} features have no {count} components")
-    else:
-        count = int(np.searchsorted(np.cumsum(variance / variance.sum()), wanted, side="right")) + 1
-    found: FloatArray = vectors[:, : min(count, len(variance))].T
-    return found
-
-
-def residuals(x: FloatArray, components: FloatArray) -> FloatArray:
-    """What is lost of each row. Rows are centred already: the scaler's mean is the components' own."""
-    return x - x @ components.T @ components
-
-
-def null_of_means(values: FloatArray, window_rows: int, block_rows: int | None, resamples: int) -> Null:
-    """Of |mean of the window - mean of the reference|, from the reference's values in time."""
-    length = block_rows if block_rows is not None else calibration.dependence([values])
-    seed = content_seed({"values": np.ascontiguousarray(values).view(np.int64)})
-    plan = calibration.plan(len(values), window_rows, length, resamples, seed)
-    total, n, m = float(values.sum()), len(values) - plan.window_rows, plan.window_rows
-    drawn = np.concatenate([values[rows].sum(axis=1) for rows in plan.draws()])
-    apart = np.abs(drawn / m - (total - drawn) / n)
-    factor = math.sqrt((1 / len(values) + 1 / window_rows) / (1 / n + 1 / m))
-    return Null.of(apart * factor, plan.smallest)
 
 
 # --- domain classifier -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from detectors.contract import ColumnKind, FloatArray, Window
-from detectors.multivariate_drift import LARGEST
+from detectors.reconstruction import LARGEST
 
 BoolArray = NDArray[np.bool_]
 Rows = Sequence[NDArray[np.int64]]

@@ -30,6 +30,7 @@ from detectors.contract import (
     Window,
     Worse,
 )
+from detectors.nullsizes import drawn_at
 from detectors.sides import Before, InCells, Kinds, Sides, before, distinct, points_of, read, run
 from detectors.stattests import STATTESTS
 from detectors.summary import content_seed, stretches_of
@@ -391,6 +392,8 @@ class Columns:
             held = max(one.whole.rows for one in blocks)
             alike = hours if hours is not None else round(window_rows * len(blocks[0].counts) / held)
             rows, window_rows, what = len(blocks[0].counts), max(alike, 1), "hours"
+        else:
+            window_rows = drawn_at(window_rows)
         lengths = dict.fromkeys(columns, c.block_rows) if c.block_rows is not None and not blocks else self._dependence(columns)
         alone: dict[str, str] = {}
 
