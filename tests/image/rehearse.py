@@ -1,6 +1,6 @@
 """Builds the image and starts the compose file without a container engine: in a fresh Debian 12, by debootstrap and chroot.
 
-    sudo python -m tests.image.rehearse FOLDER [--torch-pip-args "--index-url URL"] [--bind DIR ...] [--env NAME ...]
+    sudo python -m tests.image.rehearse FOLDER [--torch-pip-args "..."] [--bind PATH[:INSIDE] ...] [--env NAME[=VALUE] ...]
 
 The Dockerfile's own steps run in their order, each stage in a root of its own; then each service of compose.yaml runs with its
 command, environment, mounts, user and read-only root: the daemon from the last layer alone, Prometheus and Alertmanager as Debian
@@ -44,18 +44,21 @@ CONTEXT = tuple(
     line[1:] for line in (ROOT / "docker/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"
 )
 
+Mount = tuple[Path, str, bool]  # what, where inside, whether read-only
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--torch-pip-args", default="")
-    parser.add_argument("--bind", action="append", default=[], type=Path, metavar="DIR")
-    parser.add_argument("--env", action="append", default=[], metavar="NAME")
+    parser.add_argument("--bind", action="append", default=[], metavar="PATH[:INSIDE]")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME[=VALUE]")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("tests.image.rehearse: needs root, for chroot and mounts")
     folder: Path = arguments.folder.resolve()
-    environment = {name: os.environ[name] for name in arguments.env if name in os.environ}
+    given = (entry.partition("=") for entry in arguments.env)
+    environment = {name: value if says else os.environ[name] for name, says, value in given}
     if os.environ.get("MODELWATCH_REHEARSAL") != "inside":
         Build(folder, arguments.torch_pip_args, arguments.bind, environment).all()
         # From here on without a network but our own: the ports are those of the containers, and nothing can be fetched.
@@ -86,8 +89,10 @@ def say(text: str) -> None:
 class Build:
     """One root a stage, as the layers of an image."""
 
-    def __init__(self, folder: Path, torch_pip_args: str, binds: Sequence[Path], environment: Mapping[str, str]) -> None:
-        self.folder, self.binds, self.environment = folder, binds, dict(environment)
+    def __init__(self, folder: Path, torch_pip_args: str, binds: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.folder, self.environment = folder, dict(environment)
+        parted = (entry.partition(":") for entry in (*binds, "/etc/resolv.conf"))
+        self.binds: list[Mount] = [(Path(path), inside or path, True) for path, _, inside in parted]
         self.given = {"TORCH_PIP_ARGS": torch_pip_args}
         self.stages = stages(ROOT / "docker/Dockerfile")
         self.digest = digest([ROOT / "docker/Dockerfile", *(ROOT / name for name in CONTEXT)])
@@ -126,9 +131,7 @@ class Build:
 
     def _run(self, stage: Stage, root: Path, command: str) -> None:
         environment = {**stage.environment, **stage.arguments, **{k: v for k, v in self.given.items() if k in stage.arguments}}
-        with mounted(
-            root, [*((path, str(path), True) for path in self.binds), (Path("/etc/resolv.conf"), "/etc/resolv.conf", True)]
-        ):
+        with mounted(root, self.binds):
             inside = ["/usr/sbin/chroot", str(root), "/bin/sh", "-c", command]
             subprocess.run(inside, check=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment, **self.environment})
 
@@ -166,9 +169,6 @@ def digest(paths: Sequence[Path]) -> str:
             if file.is_file() and file.parent.name != "__pycache__":
                 found.update(f"{file.relative_to(ROOT)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()
-
-
-Mount = tuple[Path, str, bool]  # what, where inside, whether read-only
 
 
 @contextlib.contextmanager
@@ -263,7 +263,7 @@ class Service:
 
     def start(self) -> None:
         say(f"{self.name}: {shlex.join(self.command)}")
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", self._script(self.command)]
+        command = ["unshare", "--mount", "--pid", "--fork", "/bin/sh", "-c", self._script(self.command)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
@@ -289,15 +289,24 @@ class Service:
             assert self.run("/bin/sh", "-c", f"command -v {program}").returncode != 0, f"{program} is in the image"
         say("the root is read-only, the user is not root, and no tool to build with is there")
 
+    def _signal(self, number: int) -> None:
+        """To process 1 of its namespace: the death of `unshare` alone would not reach it, for it runs as another user."""
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+                os.kill(int(child), number)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> int:
         """SIGTERM to the container's process 1, as `docker stop` sends it; its exit code."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             return self.process.wait(self.grace)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             raise SystemExit(f"{self.name} did not stop in {self.grace:.0f} s") from None
 
 
@@ -313,9 +322,7 @@ def started(folder: Path, compose: Mapping[str, Any]) -> Iterator[dict[str, Serv
         yield services
     finally:
         for service in services.values():
-            if service.process.poll() is None:
-                service.process.kill()
-                service.process.wait()
+            service.kill()
 
 
 if __name__ == "__main__":
