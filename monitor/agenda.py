@@ -99,6 +99,8 @@ class Agenda:
         self._seen: tuple[int, ...] = ()
         self._unscored: datetime | None = None  # event time of the oldest record that waits to be scored, as of the last look
         self._found: Found | None = None
+        self._cursors: dict[str, int] | None = None  # by log, as stored; nobody else moves them...
+        self._opened = 0  # ...but another file may have taken the store's place
         self._held = False  # slots are past the watermark, but their records are not scored yet
 
     def worth_a_look(self) -> bool:
@@ -120,7 +122,7 @@ class Agenda:
     def look_again(self) -> None:
         """What the last look found could not be kept."""
         self._boundary, self._seen, self._looked_at = None, (), float("-inf")
-        self._found = None
+        self._found = self._cursors = None
 
     def _waiting(self) -> bool:
         """Slots wait for the watermark, or for `idle_timeout` where none comes."""
@@ -135,10 +137,11 @@ class Agenda:
         if waiting := self._waited_for():
             # In the same look as the rows: what is not among them still waits.
             self._unscored = reader.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
-        cursors = {
-            row["kind"]: row["seq"]
-            for row in reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
-        }
+        if self._cursors is None or self._opened != self._store.opened:
+            self._opened = self._store.opened
+            stored = reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
+            self._cursors = {row["kind"]: row["seq"] for row in stored}
+        cursors = self._cursors
         touched: set[datetime] = set()
         referring: set[datetime] = set()
         moved: dict[str, int] = {}
@@ -172,6 +175,8 @@ class Agenda:
             self._note(transaction, [s for s in later if s not in there], transaction.now + self._reference_patience)
 
     def kept(self) -> None:
+        if self._found is not None and self._cursors is not None:
+            self._cursors = {**self._cursors, **self._found.moved}
         self._found = None
 
     def _waited_for(self) -> str:

@@ -202,8 +202,9 @@ class Transaction:
         keyed, self._keyed = self._keyed, {}
         for table, (keys, rows_of) in keyed.items():
             listed = ", ".join(map(quote, keys))
-            old = pa.table({key: pa.array([values[i] for values in rows_of]) for i, key in enumerate(keys)})
-            self._with("given", old, f"DELETE FROM {quote(table)} WHERE ({listed}) IN (SELECT {listed} FROM given)")
+            outgoing = pa.table({key: pa.array([values[i] for values in rows_of]) for i, key in enumerate(keys)})  # noqa: F841
+            # Found by its name, as in `_insert`.
+            self._connection.execute(f"DELETE FROM {quote(table)} WHERE ({listed}) IN (SELECT {listed} FROM outgoing)")
             if new := [dict(row) for row in rows_of.values() if row is not None]:
                 self._insert(quote(table), [pa.Table.from_pylist(new)])
 
