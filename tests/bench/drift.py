@@ -74,7 +74,6 @@ def run(options: Options) -> list[Row]:
     rows = options.pick(1_000_000, 100_000, 2_000)
     frames = [write(options.folder / f"{name}.parquet", rows, seed, moved) for name, seed, moved in SIDES]
     table, theirs = beside_evidently(options, "wasserstein", frames, rows)
-    table += by_column(options, frames, theirs)
     table += from_summaries(options, frames, rows, theirs)
     if options.peers is not None:
         table += beside_nannyml(options, frames, theirs)
@@ -109,29 +108,6 @@ def beside_evidently(options: Options, method: str, frames: list[Path], rows: in
         Row("- largest difference of a value", largest, "", f"over all columns; above {TOLERANCE:g} fails the benchmark"),
     ]
     return table, theirs
-
-
-def by_column(options: Options, frames: list[Path], theirs: list[Side]) -> list[Row]:
-    """The same values without ever holding more than a column: as a check of the daemon has them, and the command line."""
-    turns = ["check"] * options.pick(3, 3, 1)
-    checks = each(options, turns, "segments", lambda _: stored(options, "exact", 0, frames))
-    command = each(options, turns, "command", lambda _: compared("command", "wasserstein", frames))
-    table = []
-    for about, found, note in (
-        ("a check, both windows in the store", [Side(**one["side"]) for one in checks], "read from segments, a column at a time"),
-        ("modelwatch compare", command, "from Parquet, a column at a time"),
-    ):
-        table += [
-            measured(f"data_drift exact, {about}", [s.seconds for s in found], "s", f"{note}; {processors(found)}"),
-            measured("- peak memory", [s.peak for s in found], "MiB", f"{found[0].before:,.0f} before"),
-            Row("- Evidently's time to ours", middle(theirs, loading=True) / middle(found), "x", "of both with loading"),
-            Row("- Evidently's peak memory to ours", theirs[0].peak / statistics.median(s.peak for s in found), "x"),
-            Row("- largest difference of a value", difference(found[0].values, theirs[0].values), ""),
-        ]
-    table.insert(
-        5, measured("- and once, its reference frozen", [one["first"] for one in checks], "s", "the first comparison included")
-    )
-    return table
 
 
 def from_summaries(options: Options, frames: list[Path], rows: int, theirs: list[Side]) -> list[Row]:

@@ -24,6 +24,7 @@ EXPECTED = {
     "encoders": {"MiniLM, float32: sentences", "MiniLM, int8 by torch: largest cosine error", "static: sentences"},
     "scoring": {"traces, in process", "traces, through the scorer process", "plain encode of the same texts"},
     "drift": {"- Evidently's time to ours", "- largest difference of a value"},
+    "exact": {"a check, both windows in the store", "modelwatch compare", "- Evidently's peak memory to ours"},
     "parity": {"ks: largest difference", "normal, 100 rows, unmoved: calibrated, auto"},
     "estimate": {
         "employment sample: accuracy, distance from the truth",
