@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.metadata import entry_points
 from typing import TypeGuard
 
 from detectors.contract import DetectorConfig, RowDetector, WindowDetector
+from detectors.plugins import Plugins
 
 DetectorClass = type[RowDetector] | type[WindowDetector]
 
@@ -34,16 +33,18 @@ SHIPPED = {
     "stream_drift": "detectors.stream_drift:StreamDrift",
     "toxicity": "detectors.toxicity:Toxicity",
 }
-GROUP = "modelwatch.detectors"
 
 
 class UnknownDetector(LookupError):
     """No detector of that name, or what the name points to is not a detector. The message says what there is."""
 
 
+PLUGINS = Plugins("detector", "modelwatch.detectors", SHIPPED, UnknownDetector)
+
+
 def names() -> list[str]:
     """Every name that `load` knows without a "module:Class"."""
-    return sorted({*SHIPPED, *(e.name for e in entry_points(group=GROUP))})
+    return PLUGINS.names()
 
 
 def load(name: str) -> DetectorClass:
@@ -52,22 +53,13 @@ def load(name: str) -> DetectorClass:
     Raises:
         UnknownDetector: see there.
     """
-    # Entry points last: finding them reads the metadata of everything that is installed.
-    target = SHIPPED.get(name) or (name if ":" in name else None)
-    target = target or next((e.value for e in entry_points(group=GROUP, name=name)), None)
-    if target is None:
-        raise UnknownDetector(f"no detector {name!r}; there are {', '.join(names())}, or name one as module:Class")
-    module, _, attribute = target.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as exc:  # whatever the module of a plug-in raises while it is imported
-        raise UnknownDetector(f"detector {name!r}: cannot load {target}: {exc}") from exc
+    found, where = PLUGINS.find(name)
     needed = ["name", "version", "inputs", "worse", "Config", *(["flag"] if is_row(found) else [])]
     missing = [a for a in needed if not hasattr(found, a)]
     if missing or not (is_row(found) or is_window(found)):
-        raise UnknownDetector(f"detector {name!r}: {target} has no {', '.join(missing) or 'score or compare method'}")
+        raise UnknownDetector(f"{where} has no {', '.join(missing) or 'score or compare method'}")
     if not issubclass(found.Config, DetectorConfig):
-        raise UnknownDetector(f"detector {name!r}: {target}.Config must be a detectors.contract.DetectorConfig")
+        raise UnknownDetector(f"{where}.Config must be a detectors.contract.DetectorConfig")
     return found
 
 
