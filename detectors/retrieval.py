@@ -20,6 +20,7 @@ from pydantic import Field
 
 from detectors.contract import DetectorConfig, FloatArray, NotEnoughData, Reading, Window, Worse
 from detectors.intervals import Interval, mean_interval, share_interval, wilson, within
+from detectors.quality import BoolArray
 
 Metric = Literal["empty_ratio", "passages_per_answer", "context_precision", "irrelevant_ratio", "unused_ratio"]
 BY_RELEVANCE = frozenset({"context_precision", "irrelevant_ratio"})
@@ -146,7 +147,7 @@ def _is_share(value: object) -> bool:
 # --- the maths -------------------------------------------------------------------------------------------------------
 
 
-def average_precision(relevant: Sequence[bool] | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
+def average_precision(relevant: Sequence[bool] | BoolArray) -> float:
     """Mean of the precision at the rank of each relevant passage, 0 where none is. `relevant`: (passages,), the first first.
 
     >>> average_precision([True, False, True]), average_precision([False, True]), average_precision([False])

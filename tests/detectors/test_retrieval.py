@@ -148,5 +148,6 @@ def test_only_what_a_metric_is_made_of_is_read() -> None:
 
 
 def test_lower_is_worse_only_where_more_is_good() -> None:
-    worse = {m: Retrieval(Retrieval.Config(metric=m)).worse for m in ("empty_ratio", "context_precision", "unused_ratio")}
+    metrics = ("empty_ratio", "context_precision", "unused_ratio")
+    worse = {m: Retrieval(Retrieval.Config.model_validate({"metric": m})).worse for m in metrics}
     assert worse == {"empty_ratio": "higher", "context_precision": "lower", "unused_ratio": "higher"}

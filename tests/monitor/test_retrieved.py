@@ -44,7 +44,7 @@ class ByWords:
         passages = [float(text.split()[-1]) for text in row["contexts"]]
         named = [int(word) for word in row["response"].split() if word.isdigit()]
         claims = [Claim(0, 1, 0.9 if i < len(passages) else 0.1, min(i, len(passages) - 1)) for i in named]
-        more = {"contexts_truncated": True} if "cut" in row["response"] else {}
+        more: dict[str, Any] = {"contexts_truncated": True} if "cut" in row["response"] else {}
         return Score.ok(max(passages), claims=claims, passages=passages, **more)
 
 
