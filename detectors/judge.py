@@ -188,7 +188,7 @@ class Judge:
 
         def score_of(self, value: Any, reason: Any, *, unread: int) -> Score:
             """What the metric gave, as a score. `unread`: so many of the judge's answers were not of the wanted form."""
-            detail = {"judge_reason": reason[:1000]} if isinstance(reason, str) and reason else {}
+            detail: dict[str, Any] = {"judge_reason": reason[:1000]} if isinstance(reason, str) and reason else {}
             if self.metric == "discrete":
                 return Score.ok(self.values[value], answer=value, **detail)
             number = finite(value)
@@ -200,7 +200,9 @@ class Judge:
                 return Score.failed("out_of_range", error=f"{number:g} is not in {low:g} to {high:g}", **detail)
             # A cosine may lie below 0, and means nothing there.
             share = min(max(share, 0.0), 1.0)
-            return Score.ok(share, **({"raw": number} if share != number else {}), **detail)
+            if share != number:
+                detail["raw"] = number
+            return Score.ok(share, **detail)
 
         @property
         def bounds(self) -> tuple[float, float]:
@@ -229,7 +231,8 @@ class Judge:
             )
 
         async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
-            return (await asyncio.to_thread(resources.encoder().encode, texts)).tolist()
+            vectors: list[list[float]] = (await asyncio.to_thread(resources.encoder().encode, texts)).tolist()
+            return vectors
 
         self._loop = Loop("judge")
         prices = {resources.judge.model: resources.judge.price} if resources.judge and resources.judge.price else {}

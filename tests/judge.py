@@ -77,9 +77,9 @@ class JudgeServer:
 
     async def _answer(self, request: Request, asked: dict[str, Any]) -> Response:
         said = "\n".join(str(message["content"]) for message in asked["messages"])
-        marks = {self.mode} if self.mode else {*MARKS.findall(said)}
+        marks: set[str] = {self.mode} if self.mode else {*MARKS.findall(said)}
         for mark in marks:
-            if mark is not None and mark.isdigit():
+            if mark.isdigit():
                 headers = {"Retry-After": self.retry_after} if self.retry_after is not None else {}
                 return JSONResponse({"error": {"message": f"not with {request.headers['authorization']}"}}, int(mark), headers)
         if "hang" in marks:
@@ -125,7 +125,7 @@ def schema_of(asked: dict[str, Any], said: str) -> dict[str, Any]:
     raise AssertionError("no schema in what the judge was asked")
 
 
-def instance(schema: dict[str, Any], marks: set[str | None], name: str = "", defs: dict[str, Any] | None = None) -> Any:
+def instance(schema: dict[str, Any], marks: set[str], name: str = "", defs: dict[str, Any] | None = None) -> Any:
     """A value that the schema allows: words, the best or worst number, a list of one item; as the marks want it."""
     defs = defs if defs is not None else schema.get("$defs", {})
     if "$ref" in schema:
@@ -150,4 +150,4 @@ def instance(schema: dict[str, Any], marks: set[str | None], name: str = "", def
             return worst if "bad" in marks else best
         case "boolean":
             return "bad" not in marks
-    return " ".join(["a word", *(f"[[{mark}]]" for mark in sorted(filter(None, marks)))])  # what is asked next is of this
+    return " ".join(["a word", *(f"[[{mark}]]" for mark in sorted(marks))])  # what is asked next is of this

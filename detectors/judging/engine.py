@@ -167,7 +167,8 @@ class Engine:
             rubric = kind(name=config.metric, prompt=config.own, allowed_values=values)
 
             def ask(given: dict[str, Any]) -> Awaitable[Any]:
-                return rubric.ascore(**given, llm=llm)
+                asked: Awaitable[Any] = rubric.ascore(**given, llm=llm)
+                return asked
 
             return Built(config.metric, ragas.version, model, ask, _as_texts, prompt_hash(rubric))
         entry = METRICS[config.metric]
@@ -184,11 +185,11 @@ class Engine:
         def score(given: dict[str, Any]) -> Awaitable[Any]:
             if entry.ragas == "SemanticSimilarity":  # it waits for vectors without awaiting them
                 return asyncio.to_thread(lambda: asyncio.run(metric.ascore(**given)))
-            return metric.ascore(**given)
+            asked: Awaitable[Any] = metric.ascore(**given)
+            return asked
 
-        return Built(
-            config.metric, ragas.version, model, score, ragas.conversation if entry.messages else dict, prompt_hash(metric)
-        )
+        convert: Callable[[Mapping[str, Any]], dict[str, Any]] = ragas.conversation if entry.messages else dict
+        return Built(config.metric, ragas.version, model, score, convert, prompt_hash(metric))
 
     def _llm(self, model: str) -> Any:
         if self._endpoint is None or self._http is None:

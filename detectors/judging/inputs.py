@@ -99,7 +99,8 @@ def _texts(found: Any, config: Judge.Config) -> tuple[list[str], bool]:
         found = [found]
     if not isinstance(found, list | tuple):
         _wrong()
-    left, kept = config.max_chars, []
+    left = config.max_chars
+    kept: list[str] = []
     for text in found:
         if not isinstance(text, str):
             _wrong()

@@ -29,7 +29,7 @@ class Ragas:
     def embedding(embed: Embed, loop: asyncio.AbstractEventLoop) -> Any:
         from ragas.embeddings.base import BaseRagasEmbedding
 
-        class Shared(BaseRagasEmbedding):
+        class Shared(BaseRagasEmbedding):  # type: ignore[misc]  # which mypy does not read
             """The encoder that is there anyway; ragas' own would load a second copy."""
 
             def embed_text(self, text: str, **_: Any) -> list[float]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from detectors import registry
 from detectors.contract import Score
 from detectors.judge import Judge
 from detectors.judging.sampling import sampled
@@ -56,9 +57,9 @@ class Selection:
                 for name in (check.name, row.name):
                     self._hashes.setdefault((check.model, name), set()).add(row.hash)
         for model, checks in self._checks.items():
-            for check_ in checks:
+            for one in checks:
                 for why in (SAMPLED, ESCALATED):
-                    metrics.judge_selected.labels(model, check_.config.metric, why).inc(0)
+                    metrics.judge_selected.labels(model, one.config.metric, why).inc(0)
 
     def models(self) -> frozenset[str]:
         return frozenset(self._checks)
@@ -130,6 +131,4 @@ def _place(model: str, record_id: str) -> str:
 
 
 def _row_check(check: Check) -> RowCheck | None:
-    from detectors import registry
-
     return RowCheck(check.detector, check.settings) if registry.is_row(registry.load(check.detector)) else None

@@ -249,6 +249,7 @@ def test_money_is_never_overspent_even_where_every_answer_took_all_it_may(judged
     calls = sample(one.world.metrics, "modelwatch_judge_calls_total", llm_model="tiny-judge", code="200")
     spent = sample(one.world.metrics, "modelwatch_judge_cost_usd_total", llm_model="tiny-judge")
     assert calls is not None
+    assert spent is not None
     assert calls > 4
     assert spent == pytest.approx(calls * each)
     assert spent <= 0.5
