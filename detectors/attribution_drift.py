@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from detectors.columnconfig import ColumnConfig
 from detectors.contract import FloatArray, NotEvaluable, Outcome, Reading, Window, Worse
 from detectors.sides import finite, of_features
-from detectors.univariate import ColumnConfig, Columns, reading_of
+from detectors.univariate import Columns, reading_of
 
 
 class AttributionDrift:

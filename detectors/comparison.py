@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from detectors.columnconfig import ColumnConfig, Policy
 from detectors.contract import ColumnKind, NotEvaluable, Outcome, Part
 from detectors.distributions import Distribution, distribution
 from detectors.stattests import STATTESTS
 from detectors.tables import KIND_OF, UNCOMPARABLE, ColumnType, Typed, table_of
 from detectors.text_drift import TEXT_TESTS
-from detectors.univariate import ColumnConfig, Columns, Policy
+from detectors.univariate import Columns
 
 DRIFT_SHARE = 0.5
 """Evidently's: from this share of drifted columns on, the data has drifted."""

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from detectors.columnconfig import ColumnConfig
 from detectors.contract import NotEvaluable, Reading, Window, Worse
 from detectors.sides import of_features
-from detectors.univariate import ColumnConfig, Columns, reading_of
+from detectors.univariate import Columns, reading_of
 
 
 class DataDrift:

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from detectors.columnconfig import ColumnConfig
 from detectors.contract import NotEvaluable, Reading, Window, Worse
 from detectors.sides import of_columns
-from detectors.univariate import ColumnConfig, Columns, reading_of
+from detectors.univariate import Columns, reading_of
 
 
 class ScoreDrift:

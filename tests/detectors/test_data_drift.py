@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from detectors import distances
+from detectors.columnconfig import MethodName
 from detectors.contract import ColumnKind, FloatArray, Frame, NotEnoughData, NotEvaluable, Outcome, Part, Reading
 from detectors.data_drift import DataDrift
 from detectors.stattests import STATTESTS
 from detectors.testing import check_detector
-from detectors.univariate import MethodName, contribution
+from detectors.univariate import contribution
 from tests.detectors import samples
 
 NUMBER_METHODS: tuple[MethodName, ...] = ("ks", "wasserstein", "psi", "jensenshannon")

@@ -11,8 +11,8 @@ import pytest
 
 import detectors
 from detectors import registry
+from detectors.columnconfig import ColumnConfig
 from detectors.embedding import EncoderConfig
-from detectors.univariate import ColumnConfig
 
 FOLDER = Path(detectors.__file__).parent
 SOURCES = ("begin_cmu", "begin_wow", "factcheck_gpt", "fm2")
