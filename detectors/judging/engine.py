@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 MARK = "modelwatch-judge"
 """Our own calls carry it as `User-Agent` and `X-Modelwatch`, so that a gateway can tell them from the traffic that is judged."""
 
-NOT_THE_FORM = (
-    "InstructorRetryException",
-    "ValidationError",
-    "JSONDecodeError",
-    "ResponseParsingError",
-    "APIResponseValidationError",
-)
+NOT_THE_FORM = frozenset({"InstructorRetryException", "ValidationError", "JSONDecodeError", "ResponseParsingError"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +104,7 @@ class Engine:
             return Verdict(_stopped(refused, {}), 0, 0.0)
         meter = Meter(built.model, asyncio.get_running_loop().time() + seconds, expected)
         token = METER.set(meter)
+        score: Score | PutOff
         try:
             async with asyncio.timeout(seconds):
                 result = await built.score(built.arguments(given))
@@ -121,7 +116,7 @@ class Engine:
         except ImportError as exc:
             score = Score.not_evaluable("not_installed", error=f"{exc}; install the package that this metric of ragas needs")
         except Exception as exc:  # whatever ragas, instructor or the client make of an answer
-            score = _failed(exc, meter)
+            score = why_failed(exc, meter)
         finally:
             METER.reset(token)
             self.book.dismiss(meter)
@@ -244,7 +239,8 @@ def _stopped(stopped: Stopped, detail: Mapping[str, Any]) -> Score | PutOff:
     return Score.failed(stopped.reason, error=stopped.said[:500], **detail)
 
 
-def _failed(exc: Exception, meter: Meter) -> Score:
+def why_failed(exc: Exception, meter: Meter) -> Score:
+    """The score of a metric that raised."""
     names = {type(one).__name__ for one in _chain(exc)}
     said = f"{type(exc).__name__}: {exc}"[:500]
     if "IncompleteOutputException" in names:  # its module is another one in each version of instructor

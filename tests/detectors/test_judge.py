@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from detectors.contract import Outcome, Resources, Score
 from detectors.judge import Escalation, Judge
+from detectors.judging.book import Meter
 from detectors.judging.catalogue import METRICS
 from detectors.judging.endpoint import EndpointConfig, Rates
+from detectors.judging.engine import why_failed
 from detectors.judging.ragas_library import quiet_ragas
 from detectors.judging.sampling import sampled
 from tests.detectors.test_bad_input import CASES
@@ -283,3 +285,16 @@ def test_samples_are_nested_and_another_seed_draws_another() -> None:
     assert few < many
     assert few != other
     assert abs(len(many) / len(ids) - 0.2) < 0.03
+
+
+def test_what_nobody_foresaw_is_named_and_a_cut_answer_is_known_by_its_name() -> None:
+    meter = Meter("tiny-judge", 0.0, 0, calls=1)
+    assert why_failed(ValueError("odd"), meter).reason == "ValueError"
+    try:
+        try:
+            raise type("IncompleteOutputException", (Exception,), {})("cut")
+        except Exception as cut:
+            raise RuntimeError("all tries are used up") from cut
+    except RuntimeError as exc:
+        assert why_failed(exc, meter).reason == "truncated"
+    assert why_failed(type("InstructorRetryException", (Exception,), {})("no"), meter).reason == "bad_json"
