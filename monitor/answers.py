@@ -2,7 +2,8 @@
 
 Columns are called as in `calls` and `generations`, and
 
-    score.NAME       what the check NAME, or the only check with the detector NAME, scored; none where it gave no value
+    score.NAME       what the check NAME, or the only check with the detector NAME, scored; none where it gave no value, or one
+                     that may not alert
     flagged.NAME     1 where that score is flagged, else 0
     feedback.NAME    mean of the values given under that name, by record, else for its whole trace
     embedding...     vectors: see `monitor.embeddings`
@@ -238,7 +239,7 @@ class Answers:
             if not {f"score.{name}", f"flagged.{name}"} & {*self._named}:
                 continue
             joins.append(
-                "LEFT JOIN (SELECT record_id, CASE WHEN outcome = 'ok' THEN value END AS value FROM "
+                "LEFT JOIN (SELECT record_id, CASE WHEN flagged IS NOT NULL THEN value END AS value FROM "
                 f"{reader.source('scores', self.model, since=start, until=end)} WHERE settings_hash = {literal(one.hash)} "
                 "AND event_time >= $1 AND event_time < $2 "
                 f"QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1) {quote(f'scores {name}')} "

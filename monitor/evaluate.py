@@ -30,6 +30,8 @@ from monitor.sources.rowfiles import Unreadable, format_of, read
 from monitor.terminal import table
 
 FIELDS = ("text", "question", "response", "context", "label")
+EXCHANGE = frozenset({"samples", "logprobs", "messages"})
+"""What some detectors read besides; by its own name, as it is pushed."""
 BATCH_ROWS = 32
 MOST_GROUPS = 100
 YES = {"1", "1.0", "true", "yes"}
@@ -198,7 +200,8 @@ def _take(
         wanted = ", ".join(sorted({"text", *inputs}))
         there = ", ".join(map(str, item)) or "nothing"
         raise NotEvaluated(f"{place}: nothing to judge; the detector reads {wanted}, the row has {there}; say which with --map")
-    into.rows.append({"record_id": str(len(into.rows)), **_fields(value, inputs)})
+    exchange = {name: _value(item[name]) for name in sorted(EXCHANGE & inputs) if name in item}
+    into.rows.append({"record_id": str(len(into.rows)), **_fields(value, inputs), **exchange})
     into.label.append(_label(value["label"], place, columns.get("label", "label")))
     if into.groups is not None and group is not None:
         of = lookup(item, group)
@@ -216,14 +219,20 @@ def _fields(value: Mapping[str, Any], inputs: frozenset[str]) -> dict[str, Any]:
             response = value["text"]
         if question is None and ("response" not in inputs or "contexts" not in inputs):
             question = value["text"]
-    if isinstance(context, str) and context.lstrip().startswith("["):  # a list in a cell of CSV
-        try:
-            context = json.loads(context)
-        except json.JSONDecodeError:
-            pass  # a text that begins so
+    context = _value(context) if isinstance(context, str) and context.lstrip().startswith("[") else context
     contexts = [context] if isinstance(context, str) else list(context) if isinstance(context, list | tuple) else []
     contexts = [one["text"] if isinstance(one, dict) and "text" in one else one for one in contexts]
     return {"question": question, "response": response, "contexts": contexts}
+
+
+def _value(value: Any) -> Any:
+    """What stands as JSON in a cell of CSV, a list mostly; everything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value  # a text that begins so
+    return value
 
 
 def _label(value: Any, place: str, column: str) -> bool:

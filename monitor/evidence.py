@@ -61,7 +61,7 @@ def gather(
         return evidence
     order = "DESC" if worse == "higher" else "ASC"
     # Of each record the latest input revision counts.
-    chosen = f"settings_hash = {literal(row_hash)} AND outcome = 'ok' AND {span}"
+    chosen = f"settings_hash = {literal(row_hash)} AND flagged IS NOT NULL AND {span}"
     last = "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1"
     inside, params, of_slice = "", [], ""
     if part.where:

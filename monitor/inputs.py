@@ -6,28 +6,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectors.contract import NotEvaluable
-from monitor import said
+from monitor import exchange, said
 from monitor.keys import place_hash
 from monitor.reader import Reader
 
+OF_A_GENERATION = ("seq", "record_id", "event_time", "received_at", "trace_id", "trace_hash", "question", "system", "response")
 
-def inputs(reader: Reader, model: str, work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the detectors read, in the order of `work`; passages in the order they came.
+
+def inputs(
+    reader: Reader, model: str, work: Sequence[Mapping[str, Any]], wanted: frozenset[str] = frozenset()
+) -> list[dict[str, Any]]:
+    """What the detectors read, in the order of `work`; passages in the order they came. `wanted`: the keys that they name; what
+    only few of them read is only read where it is among these (`exchange.NAMES`).
 
     Raises:
         NotEvaluable: rows_unavailable, when some of it lies in a damaged segment.
     """
     seqs = [w["seq"] for w in work]
     marks = ", ".join(str(int(s)) for s in seqs)
+    more = [*exchange.COLUMNS] if wanted & exchange.NAMES else []
     # The last row before the first wanted one lies in an earlier segment, which need not be opened.
     generations = {
         row["seq"]: row
         for row in reader.query(
-            "SELECT seq, record_id, event_time, received_at, trace_id, trace_hash, question, system, response "
+            f"SELECT {', '.join([*OF_A_GENERATION, *more])} "
             f"FROM {reader.source('generations', model, after_seq=min(seqs) - 1)} WHERE seq IN ({marks})"
         )
     }
-    _fill(reader, model, list(generations.values()))
+    _fill(reader, model, list(generations.values()), ("messages",) if more else ())
+    if more:
+        exchange.fill(reader, model, list(generations.values()), wanted)
     contexts: dict[str, list[dict[str, Any]]] = {}
     if firsts := [w["contexts_from"] for w in work if w["contexts_from"] is not None]:
         ids = [w["record_id"] for w in work]
@@ -66,18 +74,18 @@ def in_force(passages: Sequence[Mapping[str, Any]], revision: int) -> list[Mappi
     return [p for p in here if p["revision"] == latest]
 
 
-def _fill(reader: Reader, model: str, generations: Sequence[dict[str, Any]]) -> None:
-    """Put in the texts that came as log records. What the span says itself stands."""
+def _fill(reader: Reader, model: str, generations: Sequence[dict[str, Any]], more: tuple[str, ...]) -> None:
+    """Put in the texts that came as log records, and `more` of those. What the span says itself stands."""
+    names = ("question", "system", "response", *more)
     lacking = {
         row["record_id"]: row
         for row in generations
-        if row["trace_hash"] is not None and (row["question"] is None or row["response"] is None)
+        if row["trace_hash"] is not None and any(row[name] is None for name in ("question", "response", *more))
     }
     if not lacking:
         return
     places = reader.places("traces", "contents", model, [row["trace_hash"] for row in lacking.values()])
     marks = ", ".join("?" * len(lacking))
-    names = ("question", "system", "response")
     contents = f"{reader.source('contents', model, places=places)} WHERE record_id IN ({marks})"
     for texts in reader.query(said.in_logs(contents, names), list(lacking)):
         row = lacking[texts["record_id"]]

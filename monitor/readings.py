@@ -325,7 +325,7 @@ class ByCounts(Rows):
 
 class Flagged:
     """For row detectors: the share of the scored records that are flagged, with Wilson's interval. Of each record the latest
-    input counts."""
+    input counts. A score that may not alert (`flagged` is null) counts as none."""
 
     def __init__(self, check: Check, row: RowCheck, reader: Reader, start: datetime, end: datetime) -> None:
         self._check = check
@@ -343,8 +343,8 @@ class Flagged:
             generations = answers.told_apart(self._reader, self._check.model, start, end, sorted(fields))
             belongs = f"AND record_id IN (SELECT record_id FROM {generations} WHERE {part.sql(quote)})"
         return (
-            f"SELECT record_id, outcome, value FROM {rows} WHERE settings_hash = {literal(self._row.hash)} "
-            f"AND event_time >= $1 AND event_time < $2 {belongs} "
+            f"SELECT record_id, CASE WHEN flagged IS NOT NULL THEN value END AS value FROM {rows} "
+            f"WHERE settings_hash = {literal(self._row.hash)} AND event_time >= $1 AND event_time < $2 {belongs} "
             "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1"
         )
 
@@ -371,7 +371,7 @@ class Flagged:
         flag = check.flag if check.flag is not None else row.flag
         comparison = "<=" if row.worse == "lower" else ">="
         found = self._reader.query(
-            f"SELECT count(*) FILTER (outcome = 'ok') AS n, count(*) FILTER (value {comparison} $3) AS flagged, "
+            f"SELECT count(value) AS n, count(*) FILTER (value {comparison} $3) AS flagged, "
             # In one order: a sum of floats depends on it, and equal records must give an equal reading wherever they lie.
             f"avg(value ORDER BY record_id) AS mean, count(*) AS total FROM ({self._scores(part)})",
             [*self._span, flag],

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from detectors.contract import text_of_number
+from detectors.ways import tokens_of
 from monitor import deployments, feedback
 from monitor.fields import Rejected, amount, content_hash, finite, last_user_text, optional_number, shown, timestamp, whole
 from monitor.genai.prices import Prices
@@ -35,6 +36,7 @@ REASONS = frozenset(
 MAX_ID = 256
 PICKLED_DEPTH = 100
 MAX_REVISION = 2**31 - 1
+MAX_LOGPROBS = 100_000  # tokens of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ class Parser:
         for name in ("cost_usd", "duration_seconds", "time_to_first_token_seconds"):
             values[name] = amount(item, name)
         extra = {k: v for k, v in body.items() if k not in _GENERATION_FIELDS}
+        extra |= self._sampled(item)
         values["messages"] = orjson.dumps(messages).decode() if messages is not None else None
         values["attributes"] = orjson.dumps(extra).decode() if extra else None
         tool_calls = item.get("tool_calls")
@@ -274,6 +277,24 @@ class Parser:
         contexts = self._passages(item, record_id, event_time)
         rows.add(index, hash64(record_id), content, values)
         rows.contexts.append(contexts)
+
+    def _sampled(self, item: dict[str, Any]) -> dict[str, Any]:
+        """What a detector reads of how the LLM came to its answer, in one form: it stays among the attributes."""
+        found: dict[str, Any] = {}
+        if (samples := item.get("samples")) is not None:
+            if not isinstance(samples, list) or not all(isinstance(one, str) for one in samples):
+                raise Rejected(
+                    "wrong_type", f"samples: {shown(samples)} is not a list of texts, other answers to the same prompt"
+                )
+            found["samples"] = [self._text(one, f"samples.{i}") for i, one in enumerate(samples)]
+        if (logprobs := item.get("logprobs")) is not None:
+            tokens = tokens_of(logprobs, MAX_LOGPROBS)
+            if tokens is None:
+                wanted = "an object with content as OpenAI sends it, or a list of numbers of at most 0"
+                raise Rejected("wrong_type", f"logprobs: {shown(logprobs)} is not {wanted}")
+            # Without the tokens: they are the answer once more, in pieces that no masking would recognise.
+            found["logprobs"] = [{"logprob": t.logprob, "top_logprobs": [*t.alternatives]} for t in tokens[0]]
+        return found
 
     def _contexts(self, rows: Rows, index: int, model: str, item: dict[str, Any], received_at: datetime) -> None:
         record_id = self._id(item)

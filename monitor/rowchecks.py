@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from detectors import registry
-from detectors.contract import RowDetector, Worse, settings_hash
+from detectors.contract import RowDetector, Score, Worse, settings_hash
 from monitor.config import Config
 from monitor.helpers import DetectorSpec
 
@@ -21,11 +21,15 @@ class RowCheck:
         self.spec = DetectorSpec(name, orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode())
         self.name = detector.name
         self.version = detector.version
+        self.inputs = detector.inputs
         self.hash = settings_hash(detector, config)
         self.flag, self.worse = flagging(detector, config)
 
-    def flagged(self, value: float) -> bool:
-        return value >= self.flag if self.worse == "higher" else value <= self.flag
+    def flagged(self, score: Score) -> bool | None:
+        """None where there is nothing to flag: no value, or one that may not alert."""
+        if score.value is None or not score.may_alert:
+            return None
+        return score.value >= self.flag if self.worse == "higher" else score.value <= self.flag
 
 
 def flagging(detector: type[RowDetector], config: Any) -> tuple[float, Worse]:

@@ -113,7 +113,8 @@ class Scoring:
                 )
                 # One that may have killed the scorer is tried again by itself, so that it takes no other with it.
                 work = [w for w in work if w["attempts"]][:1] or work
-                readable, rows, away = _readable(reader, model, work)
+                wanted = frozenset(name for check in scored_by.get(model, ()) for name in check.inputs)
+                readable, rows, away = _readable(reader, model, work, wanted)
         if unscored:
             # All at once: one by one they would pile up, and those that wait for a score would wait behind them.
             marks = ", ".join("?" * len(unscored))
@@ -231,8 +232,10 @@ class Scoring:
             assert score.value is not None
             if score.stage:
                 m.stages.labels(model, check.name, score.stage).inc()
+            if (flagged := check.flagged(score)) is None:
+                return  # rules may read what is exported, and no alert is to come of it
             m.score.labels(model, check.name).observe(score.value, exemplar({"trace_id": trace_id}))
-            if check.flagged(score.value):
+            if flagged:
                 m.flagged.labels(model, check.name).inc()
         elif score.outcome is Outcome.NOT_EVALUABLE:
             m.not_evaluable.labels(model, check.name, score.reason or "").inc()
@@ -242,11 +245,11 @@ class Scoring:
 
 
 def _readable(
-    reader: Reader, model: str, work: Sequence[Mapping[str, Any]]
+    reader: Reader, model: str, work: Sequence[Mapping[str, Any]], wanted: frozenset[str]
 ) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]], list[Mapping[str, Any]]]:
     """What of the work can be read, with its rows, and what cannot for now."""
     try:
-        return [*work], inputs(reader, model, work), []
+        return [*work], inputs(reader, model, work, wanted), []
     except NotEvaluable:
         if len(work) == 1:
             return [], [], [*work]
@@ -254,7 +257,7 @@ def _readable(
     rows: list[dict[str, Any]] = []
     away: list[Mapping[str, Any]] = []
     for one in work:
-        here, its_rows, not_here = _readable(reader, model, [one])
+        here, its_rows, not_here = _readable(reader, model, [one], wanted)
         found, rows, away = [*found, *here], [*rows, *its_rows], [*away, *not_here]
     return found, rows, away
 
@@ -295,7 +298,7 @@ def append(
             "outcome": [s.outcome.value for _, s in kept],
             "reason": [s.reason for _, s in kept],
             "value": [s.value for _, s in kept],
-            "flagged": [None if s.value is None else check.flagged(s.value) for _, s in kept],
+            "flagged": [check.flagged(s) for _, s in kept],
             "stage": [s.stage for _, s in kept],
             "device": device,
             "detail": [orjson.dumps(dict(s.detail), default=str).decode() if s.detail else None for _, s in kept],

@@ -72,7 +72,7 @@ settings_hash VARCHAR hash over detector, version and settings
 outcome VARCHAR ok, not_enough_data, not_evaluable or failed
 reason VARCHAR why there is no value
 value DOUBLE the score, null unless ok
-flagged BOOLEAN beyond the detector's own flag
+flagged BOOLEAN beyond the detector's own flag; null where there is no value, or one that may not alert
 stage VARCHAR which stage of the detector gave it
 device VARCHAR what it was computed on
 detail VARCHAR JSON of further facts

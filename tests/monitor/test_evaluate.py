@@ -150,6 +150,17 @@ def test_a_list_of_passages_in_a_cell_is_a_list(tmp_path: Path) -> None:
     assert [row["contexts"] for row in rows] == [["one", "two"], ["[sic] it was so"]]
 
 
+def test_samples_log_probabilities_and_turns_reach_detectors_that_read_them(tmp_path: Path) -> None:
+    exchange = {"samples": ["a"], "logprobs": [-0.5], "messages": [{"role": "user", "content": "b"}]}
+    rows = [{"response": "c", "label": 1, **exchange}, {"response": "c", "label": 0}]
+    asked = BOTH | {"samples", "logprobs", "messages"}
+    first, second = read_rows(jsonl(tmp_path / "a.jsonl", rows), {}, None, asked, None).rows
+    assert {name: first[name] for name in exchange} == exchange
+    assert not set(exchange) & set(second)
+    [plain, _] = read_rows(tmp_path / "a.jsonl", {}, None, BOTH, None).rows
+    assert not set(exchange) & set(plain)
+
+
 def test_rows_that_are_not_scored_are_counted_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = [{"text": "?", "label": 1, "source": "odd"}, {"text": "!", "label": 0, "source": "odd"}]
     result = found(capsys, "--dataset", jsonl(tmp_path / "rows.jsonl", ROWS + more), "--group", "source")

@@ -338,3 +338,27 @@ def test_its_thread_scores_what_comes_and_waits_for_a_store_that_is_away(world: 
     finally:
         world.scoring.stop()
     assert scores(world) == [("g", 1, "ok", 0.5)]
+
+
+def test_a_score_that_may_not_alert_is_stored_and_moves_no_flag_reading_or_histogram(make_world: Callable[..., World]) -> None:
+    doubtful = check("doubtful", "Doubtful", model="bot", flag=0.4, threshold={"upper": 0.5}, min_records=2)
+    world = make_world(checks=[doubtful], scoring={"settle_seconds": 0})
+    at = NOON - timedelta(minutes=55)
+    world.send("generations", generation("bare", at), *(generation(name, at, contexts=["one"]) for name in ("a", "b")))
+    world.send("generations", generation("next", at + timedelta(minutes=10), contexts=["one"]))
+    world.score()
+    assert scores(world, "record_id, outcome, value, flagged")[:3] == [
+        ("bare", "ok", 1.0, None),
+        ("a", "ok", 0.5, False),
+        ("b", "ok", 0.5, False),
+    ]
+    labels = {"model": "bot", "detector": "doubtful"}
+    assert sample(world.metrics, "modelwatch_detector_evaluations_total", **labels) == 4
+    assert sample(world.metrics, "modelwatch_detector_score_ratio_count", **labels) == 3
+    assert sample(world.metrics, "modelwatch_detector_flagged_total", **labels) == 0
+    world.look()
+    [reading] = world.rows("readings", "bot")
+    assert (reading["outcome"], reading["value"], reading["n_current"]) == ("ok", 1.0, 2)
+    assert json.loads(reading["metrics"])["mean_score"] == 0.5
+    [incident] = world.rows("incidents", "bot")
+    assert [one["record_id"] for one in json.loads(incident["evidence"])["worst_records"]] == ["a", "b"]
