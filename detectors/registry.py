@@ -20,6 +20,7 @@ SHIPPED = {
     "evidently": "detectors.evidently_metric:EvidentlyMetric",
     "fairness": "detectors.fairness:Fairness",
     "faithfulness": "detectors.faithfulness:Faithfulness",
+    "hallucination": "detectors.hallucination:Hallucination",
     "judge": "detectors.judge:Judge",
     "label_drift": "detectors.label_drift:LabelDrift",
     "llm_operations": "detectors.llm_operations:LlmOperations",

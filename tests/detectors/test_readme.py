@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import detectors
 from detectors import registry
 from detectors.columnconfig import ColumnConfig
 from detectors.embedding import EncoderConfig
+from detectors.faithfulness import Faithfulness
 
 FOLDER = Path(detectors.__file__).parent
 SOURCES = ("begin_cmu", "begin_wow", "factcheck_gpt", "fm2")
@@ -39,7 +41,14 @@ def test_the_examples_run() -> None:
 @pytest.mark.parametrize("name", sorted(registry.SHIPPED))
 def test_every_setting_of_a_detector_stands_under_its_heading(name: str) -> None:
     text = section(name).partition("### Encoder")[0]
-    shared = set(ColumnConfig.model_fields) if "All settings of [`data_drift`](#data_drift)" in " ".join(text.split()) else set()
+    others: dict[str, type[BaseModel]] = {"data_drift": ColumnConfig, "faithfulness": Faithfulness.Config}
+    said = " ".join(text.split())
+    shared = {
+        field
+        for other, config in others.items()
+        if f"All settings of [`{other}`](#{other})" in said
+        for field in config.model_fields
+    }
     assert set(documented(text)) | shared == set(registry.load(name).Config.model_fields)
 
 

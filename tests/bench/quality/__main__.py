@@ -24,7 +24,7 @@ from detectors.training.faithfulness import cascaded, staged
 from detectors.training.figures import calibration_error, figures
 from detectors.training.table import tabulate
 from tests.bench.peers import NANNYML, environment
-from tests.bench.quality import delays, fairness, false_alarms, judge, masking, relevance, toxicity
+from tests.bench.quality import delays, fairness, false_alarms, hallucination, judge, masking, relevance, toxicity
 from tests.bench.results import replaced
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
@@ -88,6 +88,7 @@ def _row(name: str, one: dict[str, Any], sources: Sequence[str]) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "faithfulness": ("faithfulness", faithfulness),
+    "hallucination": ("faithfulness", hallucination.section),
     "judge": ("faithfulness", judge.section),
     "relevance": ("faithfulness", relevance.section),
     "toxicity": ("toxicity", toxicity.section),
