@@ -139,6 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if broken:  # nothing is taken any more: whoever started the daemon has to hear of it, and starts it again
         log.error("the daemon ends: only a restart can mend it", problem=broken)
     notify(STOPPING)
+    gc.unfreeze()  # what is never collected nanobind, at the exit, calls leaked
     log.info("stopping")
     # What cannot stop in time must not keep the service manager waiting: everything acknowledged is on disk already.
     deadline = threading.Timer(STOP_SECONDS, lambda: os._exit(1))
