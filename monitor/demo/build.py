@@ -30,6 +30,19 @@ UNSUPPORTED_IN_GOOD = 13  # beside the 200 or so supported ones: no release is w
 IN_BAD = 160
 SEED = 20
 
+WRITTEN = {
+    "id": "written-0",
+    "dataset": "written",
+    "question": "When was the Eiffel Tower completed, and how tall is it?",
+    "context": [
+        "The Eiffel Tower is a wrought-iron lattice tower in Paris. It was completed in March 1889 for the World's Fair.",
+        "The tower is 330 metres tall, about the same height as an 81-storey building.",
+    ],
+    "response": "The Eiffel Tower was completed in 1889. It is 330 metres tall. Its steel was given by the city of Lyon.",
+    "label": 1,
+}
+"""Written for the demo, as most answers of the set are one sentence: two that the passages support, and one that they do not."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,7 +77,7 @@ def answers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     bad, slips = other[:IN_BAD], other[IN_BAD : IN_BAD + UNSUPPORTED_IN_GOOD]
     good = supported + slips
     pick.shuffle(good)
-    return [answer(row, GOOD) for row in good] + [answer(row, BAD) for row in bad]
+    return [answer(row, GOOD) for row in good] + [answer(row, BAD) for row in (WRITTEN, *bad)]
 
 
 def answer(row: dict[str, Any], release: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def tell(stop: Stop, closing: contextlib.ExitStack, *, root: Path, short: bool) 
         _show_alert(stack, check, stop)
     print(f"  Both fire, {time.monotonic() - began:.0f} s after the start.")
     _show_records(stack, UNSUPPORTED, stop)
+    _show_claims(stack, stop)
     return stack
 
 
@@ -119,6 +120,26 @@ def _show_records(stack: Stack, check: str, stop: Stop) -> None:
             raise Late(f"modelwatch sql: {rows}")
         print(rows, end="")
 
+
+def _show_claims(stack: Stack, stop: Stop) -> None:
+    """What in an answer nothing supports, beside what in the same answer is supported."""
+
+    def look() -> str | None:
+        code, rows = sql(stack, CLAIMS, "json")
+        return sql(stack, CLAIMS, "table")[1] if code == 0 and rows else None
+
+    _say("One answer, claim by claim: what its passages support, and what they do not, with the offsets in the answer.")
+    rows = stop.wait_for("the claims of an answer in audit.duckdb", look, STORE_SECONDS)
+    print(f"\n$ {_modelwatch()} sql --store {_shown(stack.store)} {_quoted(CLAIMS)}")
+    print(rows, end="")
+
+
+CLAIMS = (
+    "SELECT record_id, start_offset, end_offset, round(support, 2) AS support, substring(response, start_offset + 1, "
+    "end_offset - start_offset) AS claim FROM claims JOIN answers USING (model, record_id) WHERE detector = 'faithfulness' "
+    "AND record_id = (SELECT arg_max(record_id, high - low) FROM (SELECT record_id, max(support) AS high, min(support) AS low "
+    "FROM claims WHERE detector = 'faithfulness' GROUP BY record_id)) ORDER BY claim_index"
+)
 
 INCIDENTS = (
     "SELECT check_name, arg_max(state, revision) AS state, opened_slot, arg_max(peak, revision) AS peak FROM incidents "

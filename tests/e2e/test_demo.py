@@ -46,11 +46,15 @@ def test_it_ends_with_both_alerts_and_the_records_behind_one(start: Start) -> No
     assert process.returncode == 0, output
     for check in ("bike-rental-drift", "support-bot-unsupported"):
         assert re.search(rf"FIRING  ModelwatchCheckFiring .* check {check}, severity", output), output
-    *_, listed, records = output.split("\n$ ")  # two commands and what they print
+    *_, listed, records, claims = output.split("\n$ ")  # three commands and what they print
     assert re.search(r"support-bot-unsupported +open", listed), output
     header, *rows = records.splitlines()[1:]
     assert header.split() == ["record_id", "value", "prompt_version", "question", "response"]
     assert len(rows) == 5
+    header, *rows = claims.splitlines()[1:]
+    assert header.split() == ["record_id", "start_offset", "end_offset", "support", "claim"]
+    supports = [float(row.split()[3]) for row in rows if row.strip()]
+    assert min(supports) < 0.3 < 0.7 < max(supports), claims
 
 
 @pytest.mark.parametrize("heard", ("Starting the daemon", "Bike rental"))
