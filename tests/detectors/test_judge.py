@@ -290,11 +290,7 @@ def test_samples_are_nested_and_another_seed_draws_another() -> None:
 def test_what_nobody_foresaw_is_named_and_a_cut_answer_is_known_by_its_name() -> None:
     meter = Meter("tiny-judge", 0.0, 0, calls=1)
     assert why_failed(ValueError("odd"), meter).reason == "ValueError"
-    try:
-        try:
-            raise type("IncompleteOutputException", (Exception,), {})("cut")
-        except Exception as cut:
-            raise RuntimeError("all tries are used up") from cut
-    except RuntimeError as exc:
-        assert why_failed(exc, meter).reason == "truncated"
+    cut = RuntimeError("all tries are used up")
+    cut.__cause__ = type("IncompleteOutputException", (Exception,), {})("cut")
+    assert why_failed(cut, meter).reason == "truncated"
     assert why_failed(type("InstructorRetryException", (Exception,), {})("no"), meter).reason == "bad_json"

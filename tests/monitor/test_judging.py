@@ -185,7 +185,7 @@ def test_a_reference_and_messages_come_from_the_record(judged: Callable[..., Jud
     )
     said = "Goods may be returned. "
     calls = [{"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": '{"at": 1}'}}]}]
-    reference = {"reference": said, "gold": "no", "reference_tool_calls": [{"name": "look", "args": {"at": 1}}]}
+    reference: dict[str, Any] = {"reference": said, "gold": "no", "reference_tool_calls": [{"name": "look", "args": {"at": 1}}]}
     one.world.send("generations", answer("with", messages=calls, **reference), answer("without"))
     one.world.score()
     one.judge()
