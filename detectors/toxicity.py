@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from detectors.cascade import Stage, run
 from detectors.contract import DetectorConfig, Outcome, Resources, Row, Score, Worse
 from detectors.toxicity_head import LABELS, Head, read_head
 from detectors.toxicity_text import grams, plain
@@ -81,10 +82,10 @@ class Toxicity:
 
         return checkpoint_problem(config.checkpoint) if config.checkpoint is not None else None
 
-    def load(self, resources: Resources) -> None:
-        """Raises `HeadDamaged`, `ModelMissing` or `ModelUnfit`."""
+    def load(self, resources: Resources, head: Head | None = None) -> None:
+        """`head` stands in for the shipped one. Raises `HeadDamaged`, `ModelMissing` or `ModelUnfit`."""
         if self.config.checkpoint is None:
-            self._backend = Heads(read_head(), resources, LABELS.index(self.config.label))
+            self._backend = Heads(head or read_head(), resources, LABELS.index(self.config.label))
         else:
             from detectors.toxicity_detoxify import Detoxify
 
@@ -170,7 +171,7 @@ class Backend(Protocol):
 
 
 class Heads:
-    """The shipped heads. The second stage looks where the first one's toxicity lies inside the band."""
+    """The shipped heads. The second stage looks where the first one's toxicity, whatever label is asked for, is in the band."""
 
     labels = LABELS
     window_chars = HEAD_CHARS
@@ -179,6 +180,7 @@ class Heads:
         self._static, self._encoder = resources.static(), resources.encoder()
         self._head = head
         self._label = label
+        self._stages = [Stage("static", self._quick, lambda found: head.band.holds(found[0])), Stage("minilm", self._close)]
         used, trained = (self._static, self._encoder), (head.static, head.encoder)
         if (found := tuple(one.dimension for one in used)) != head.dimensions:
             raise ValueError(
@@ -193,17 +195,14 @@ class Heads:
                 )
 
     def judge(self, texts: Sequence[str]) -> Judged:
-        if not texts:
-            return Judged(np.zeros(0), np.zeros((0, len(LABELS))), [])
-        spelled = [plain(text) for text in texts]
-        features, quick = grams(spelled), self._static.encode(spelled)
-        labels = self._head.first.probabilities(features, quick)
-        low, high = self._head.band
-        unsure = np.flatnonzero((labels[:, 0] >= low) & (labels[:, 0] <= high))
-        stages = ["static"] * len(texts)
-        if len(unsure):
-            vectors = np.hstack([quick[unsure], self._encoder.encode([spelled[i] for i in unsure])])
-            labels[unsure] = self._head.second.probabilities(features.of(unsure), vectors)
-            for i in unsure:
-                stages[i] = "minilm"
-        return Judged(labels[:, self._label], labels, stages)
+        answers = run([plain(text) for text in texts], self._stages)
+        labels = np.array([one.result for one in answers], dtype=np.float64).reshape(len(answers), len(LABELS))
+        return Judged(labels[:, self._label], labels, [one.stage for one in answers])
+
+    def _quick(self, texts: Sequence[str], before: Sequence[FloatArray | None]) -> list[FloatArray]:
+        return [*self._head.first.probabilities(grams(texts), self._static.encode(texts))]
+
+    def _close(self, texts: Sequence[str], before: Sequence[FloatArray | None]) -> list[FloatArray]:
+        # Features and static vectors anew, as few texts come here; the vectors are still in the cache.
+        vectors = np.hstack([self._static.encode(texts), self._encoder.encode(texts)])
+        return [*self._head.second.probabilities(grams(texts), vectors)]

@@ -15,6 +15,7 @@ from importlib.resources.abc import Traversable
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.cascade import Band
 from detectors.toxicity_text import BITS, Grams
 
 LABELS = ("toxicity", "abuse", "identity_attack")
@@ -46,7 +47,7 @@ class Head:
 
     first: Stage
     second: Stage
-    band: tuple[float, float]
+    band: Band
     static: str
     encoder: str
 
@@ -81,7 +82,7 @@ def load_head(content: bytes, static: str, encoder: str) -> Head:
         return Stage(grams, arrays[f"{name}.vector"], arrays[f"{name}.bias"])
 
     low, high = arrays["band"].tolist()
-    return Head(stage("first"), stage("second"), (low, high), static, encoder)
+    return Head(stage("first"), stage("second"), Band(low, high), static, encoder)
 
 
 def read_head(folder: Traversable | None = None) -> Head:

@@ -20,6 +20,8 @@ BITS = 17
 LENGTHS = (3, 4, 5)
 """Characters of a gram; a word's edges count as one each."""
 
+CHARACTERS_AT_ONCE = 16_384  # hashed together, in some megabytes
+
 U64 = np.uint64
 BASE = U64(0x9E3779B97F4A7C15)
 INVERSE = U64(pow(0x9E3779B97F4A7C15, -1, 2**64))
@@ -30,6 +32,7 @@ MIXED = re.compile(r"[a-z][013457@$!]+[a-z]|^[@$][a-z]{2}.*[a-z]$|[a-z]{2}[$@]+$
 SPACED = re.compile(r"(?<![^\W_])([a-z])([ .\-_*])(?=[a-z]\2[a-z](?![a-z]))(?:[a-z]\2)+[a-z](?![^\W_])")
 STRETCHED = re.compile(r"(.)\1{2,}")
 SPACE = re.compile(r"\s+")
+WORD = re.compile(r"[^\W_]+(?:'[a-z]+)?|[^\w\s]")
 MENTION = re.compile(r"(?<!\w)@\w+")
 LINK = re.compile(r"https?://\S+|www\.\S+")
 
@@ -70,12 +73,6 @@ class Grams:
     columns: NDArray[np.int64]
     starts: NDArray[np.int64]  # (n + 1,)
 
-    def of(self, texts: NDArray[np.int64]) -> Grams:
-        """Those of some of the texts."""
-        parts = [self.columns[self.starts[i] : self.starts[i + 1]] for i in texts]
-        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-        return Grams(np.concatenate(parts) if parts else np.zeros(0, np.int64), starts)
-
     def sums(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
         """Weights, (2**BITS, k), added up over the features of each text and divided by the root of their number: (n, k)."""
         out = np.zeros((len(self.starts) - 1, weights.shape[1]))
@@ -88,18 +85,28 @@ class Grams:
 
 def grams(texts: Sequence[str]) -> Grams:
     """Of texts in their plain spelling."""
-    columns = [_columns(text) for text in texts]
-    starts = np.concatenate([[0], np.cumsum([len(c) for c in columns], dtype=np.int64)]).astype(np.int64)
+    columns: list[NDArray[np.int64]] = []
+    many: list[NDArray[np.int64]] = []
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        # Words with a space on either side; signs are words of their own.
+        some.append(" " + " ".join(WORD.findall(text)) + " ")
+        size += len(some[-1])
+        if size > CHARACTERS_AT_ONCE:
+            _add(some, columns, many)
+            some, size = [], 0
+    _add(some, columns, many)
+    starts = np.concatenate([np.zeros(1, np.int64), *many]).cumsum()
     return Grams(np.concatenate(columns) if columns else np.zeros(0, np.int64), starts)
 
 
-def _columns(text: str) -> NDArray[np.int64]:
-    # Words with a space on either side; signs are words of their own.
-    spaced = " " + " ".join(re.findall(r"[^\W_]+(?:'[a-z]+)?|[^\w\s]", text)) + " "
-    codes = np.frombuffer(spaced.encode("utf-32-le", "replace"), dtype=np.uint32).astype(U64) + U64(1)
+def _add(spaced: Sequence[str], columns: list[NDArray[np.int64]], many: list[NDArray[np.int64]]) -> None:
+    """The features of some texts, hashed together: a substring's hash does not depend on where it stands."""
+    lengths = np.array([len(text) for text in spaced], dtype=np.int64)
+    codes = np.frombuffer("".join(spaced).encode("utf-32-le", "replace"), dtype=np.uint32).astype(U64) + U64(1)
     n = len(codes)
-    if n < 3:
-        return np.zeros(0, np.int64)
+    owner = np.repeat(np.arange(len(spaced), dtype=np.int64), lengths)
     with np.errstate(over="ignore"):
         powers, inverse = (np.cumprod(np.concatenate([[U64(1)], np.full(n, base)]), dtype=U64) for base in (BASE, INVERSE))
         # prefix[j] = sum of codes[i] * BASE**i for i < j; a substring's is the difference, moved back to the power 0.
@@ -109,14 +116,19 @@ def _columns(text: str) -> NDArray[np.int64]:
             value = (prefix[end] - prefix[start]) * inverse[start] + (end - start).astype(U64) * U64(0xD6E8FEB86659FD93)
             value = (value ^ (value >> U64(32)) ^ U64(kind * 0x2545F491)) * U64(0xD6E8FEB86659FD93)
             value ^= value >> U64(29)
-            return np.asarray((value * U64(0x9FB21C651E98DF25)) >> U64(64 - BITS), dtype=np.int64)
+            column = np.asarray((value * U64(0x9FB21C651E98DF25)) >> U64(64 - BITS), dtype=np.int64)
+            return owner[start] << BITS | column
 
-        found = []
+        found = [np.zeros(0, np.int64)]
         for length in LENGTHS:
-            if n >= length:
-                start = np.arange(n - length + 1, dtype=np.int64)
-                found.append(hashed(start, start + length, 1))
-        spaces = np.flatnonzero(codes == U64(33)).astype(np.int64)
-        found.append(hashed(spaces[:-1] + 1, spaces[1:], 2))  # words
-        found.append(hashed(spaces[:-2] + 1, spaces[2:], 3))  # pairs of words
-    return np.asarray(np.unique(np.concatenate(found)), dtype=np.int64)
+            start = np.arange(max(0, n - length + 1), dtype=np.int64)
+            start = start[owner[start] == owner[start + length - 1]]
+            found.append(hashed(start, start + length, 1))
+        spaces = np.flatnonzero((codes == U64(33)) & (lengths[owner] > 2)).astype(np.int64)
+        for words in (1, 2):
+            before, after = spaces[:-words], spaces[words:]
+            inside = owner[before] == owner[after]
+            found.append(hashed(before[inside] + 1, after[inside], 1 + words))
+    features = np.unique(np.concatenate(found))
+    columns.append(features & (2**BITS - 1))
+    many.append(np.bincount(features >> BITS, minlength=len(spaced)))

@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from detectors.cascade import Band
 from detectors.contract import Encoder
 from detectors.embedding import EncoderConfig, SentenceEncoder
 from detectors.evaluation import Figure, evaluate
@@ -259,7 +260,7 @@ def train(table: Table, labels: int = len(LABELS)) -> Head:
         )
         for one in stages
     )
-    head = Head(first_stage, second_stage, (0.0, 1.0), *table.names)
+    head = Head(first_stage, second_stage, Band(0.0, 1.0), *table.names)
     head = load_head(save_head(head), *table.names)  # as shipped: rounded
     return replace(head, band=band(unseen, *probabilities(head, unseen)))
 
@@ -277,14 +278,14 @@ def probabilities(head: Head, table: Table) -> tuple[FloatArray, FloatArray]:
 def cascaded(head: Head, table: Table) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Toxicity as the detector gives it, and where the second stage gave it."""
     first, second = probabilities(head, table)
-    asked = (first[:, 0] >= head.band[0]) & (first[:, 0] <= head.band[1])
+    asked = (first[:, 0] >= head.band.low) & (first[:, 0] <= head.band.high)
     return np.where(asked, second[:, 0], first[:, 0]), asked
 
 
-def band(dev: Table, first: FloatArray, second: FloatArray) -> tuple[float, float]:
+def band(dev: Table, first: FloatArray, second: FloatArray) -> Band:
     """The narrowest band of the first stage's toxicity that costs at most `CASCADE_LOSS` of AUROC, in hundredths: what lies
     outside keeps the first stage's word. Narrow is what asks the second stage least on ordinary texts."""
-    best, least = (0.0, 1.0), np.inf
+    best, least = Band(0.0, 1.0), np.inf
     whole = within(dev, second[:, 0])
     ordinary = dev.source == ORDINARY
     for low in np.arange(0.0, 0.5, 0.02):
@@ -292,7 +293,7 @@ def band(dev: Table, first: FloatArray, second: FloatArray) -> tuple[float, floa
             asked = (first[:, 0] >= low) & (first[:, 0] <= high)
             share = float(asked[ordinary].mean()) + 0.1 * float(asked.mean()) if ordinary.any() else float(asked.mean())
             if share < least and within(dev, np.where(asked, second[:, 0], first[:, 0])) >= whole - CASCADE_LOSS:
-                best, least = (rounded(float(low), 2), rounded(float(high), 2)), share
+                best, least = Band(rounded(float(low), 2), rounded(float(high), 2)), share
     return best
 
 

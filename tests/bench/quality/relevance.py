@@ -13,6 +13,7 @@ from detectors.context_relevance import ContextRelevance
 from detectors.embedding import EncoderConfig, SentenceEncoder
 from detectors.relevance import FEATURES, read_heads
 from detectors.static import StaticEncoder
+from detectors.training.bands import losses
 from detectors.training.pairs import read, tabulate
 from detectors.training.relevance import MAKE, RULES, calibration_error, cascaded, figures, lead, macro
 
@@ -39,11 +40,13 @@ def section(path: Path) -> str:
         }
         for name, score in scores.items():
             table += _row(f"{detector.name}, {name}", figures(pairs, score, BOOTSTRAPS))
+        lost = losses(pairs.relevant, pairs.source, pairs.group, scores["the second for all"], shipped, draws=BOOTSTRAPS)
         low, middle, high = lead(pairs, shipped, rules[best], BOOTSTRAPS)
         notes += (
             f"- `{detector.name}`: {pairs.relevant.sum()} pairs and {(~pairs.relevant).sum()} others, "
             f"{np.mean(shipped != first):.0%} looked at closer; over keywords {middle:.3f} ({low:.3f}-{high:.3f}); "
-            f"ECE {calibration_error(pairs, shipped):.3f}\n"
+            f"ECE {calibration_error(pairs, shipped):.3f}; lost against the second stage for all, in a paired bootstrap: "
+            f"{'; '.join(f'{kind} {mean:.4f} ({low:.4f} to {high:.4f})' for kind, (low, mean, high) in lost._asdict().items())}\n"
         )
     return (
         "## Quality: relevance\n\n"

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from detectors.cascade import EVERYWHERE
 from detectors.contract import Resources
 from detectors.embedding import SentenceEncoder
 from detectors.evaluation import Figure, Measured, evaluate
 from detectors.toxicity import Toxicity
 from detectors.toxicity_head import read_head
+from detectors.training.bands import losses
 
 COLUMNS = ("auroc", "average_precision", "tpr", "fpr", "ece")
 RESAMPLES = 1_000
@@ -28,8 +31,10 @@ RESAMPLES = 1_000
 def section(path: Path) -> str:
     """The section of RESULTS.md. `path` is dev.jsonl.gz of the labelled texts; the folders `faithfulness` and `prompt_injection`
     beside its own have ordinary answers and prompts."""
-    detector = Toxicity()
-    detector.load(Resources(encoder=cache(SentenceEncoder)))
+    detector, full = Toxicity(), Toxicity()
+    resources = Resources(encoder=cache(SentenceEncoder))
+    detector.load(resources)
+    full.load(resources, replace(read_head(), band=EVERYWHERE))
     rows = read(path)
     started = time.process_time()
     scores = detector.score([{"response": row["text"]} for row in rows])
@@ -40,6 +45,9 @@ def section(path: Path) -> str:
         label, value, worse="higher", flag=Toxicity.flag, groups=[row["source"] for row in rows], resamples=RESAMPLES
     )
     stages = Counter(score.stage for score in scores)
+    closer = np.array([score.value for score in full.score([{"response": row["text"]} for row in rows])], dtype=np.float64)
+    source, alone = np.array([row["source"] for row in rows]), np.arange(len(rows)).astype(str)
+    lost = losses(label, source, alone, closer, value, draws=RESAMPLES)
     ordinary = ordinary_texts(path.parents[1])
     harmless = detector.score([{"response": text} for text in ordinary])
     flagged = sum(score.value is not None and score.value >= Toxicity.flag for score in harmless)
@@ -48,11 +56,13 @@ def section(path: Path) -> str:
     lines += [_row(name, one, one.figures) for name, one in found.groups.items()]
     head = f"| dev | rows (toxic) | {' | '.join(COLUMNS)} |\n|{' --- |' * (2 + len(COLUMNS))}\n"
     low, high = read_head().band
+    loss = "; ".join(f"{name} {mean:.4f} ({least:.4f} to {most:.4f})" for name, (least, mean, most) in lost._asdict().items())
     return (
         "## Quality: toxicity\n\n"
         f"The shipped heads through the detector, flagged at {Toxicity.flag:g}; 95 % intervals by bootstrap over rows. "
         f"MiniLM is asked where the first stage says {low:g} to {high:g}: {100 * stages['minilm'] / len(rows):.1f} % of these. "
-        f"{len(rows) / seconds:,.0f} texts a second of processor time.\n\n"
+        f"{len(rows) / seconds:,.0f} texts a second of processor time. "
+        f"AUROC lost against MiniLM for every window, in a paired bootstrap: {loss}.\n\n"
         f"`python -m tests.bench.quality toxicity --data DIR` · {datetime.now(UTC):%Y-%m-%d}\n\n{head}{''.join(lines)}\n"
         f"Of {len(ordinary):,} ordinary answers and prompts {100 * flagged / max(1, len(ordinary)):.2f} % are flagged, "
         f"and MiniLM is asked about {100 * asked / max(1, len(ordinary)):.1f} %.\n\n{left_out()}"
