@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from detectors.contract import NotEvaluable
+
 Fetch = Callable[[], pa.ChunkedArray]
 
 GROUP_ROWS = 131_072  # of a file that is put together from columns
@@ -37,7 +39,7 @@ class LazyTable:
 
     @classmethod
     def of_file(cls, path: Path) -> LazyTable:
-        """Of a Parquet file that stays as it is."""
+        """Of a Parquet file that stays as it is: a reference. Asking for a column of one that is gone raises `NotEvaluable`."""
         with pq.ParquetFile(path) as file:
             names, rows = file.schema_arrow.names, file.metadata.num_rows
         return cls({name: partial(_column_of, path, name) for name in names}, rows)
@@ -91,11 +93,13 @@ class LazyTable:
 
 
 def _column_of(path: Path, name: str) -> pa.ChunkedArray:
-    with pq.ParquetFile(path) as file:
-        # As a name: a dot in it would be taken for a path into a nested column.
-        place = file.schema_arrow.names.index(name)
-        groups = [file.read_row_group(i, columns=[file.schema.column(place).path]) for i in range(file.num_row_groups)]
-        return pa.concat_tables(groups)[0] if groups else file.schema_arrow.empty_table()[name]
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = [file.read_row_group(i, columns=[name]) for i in range(file.num_row_groups)]
+            # Of `a` it gives `a.b` as well, taking the dot for a path into a nested column.
+            return pa.concat_tables(groups)[name] if groups else file.schema_arrow.empty_table()[name]
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise NotEvaluable("no_reference", f"{path} cannot be read: {exc}; put it back") from exc
 
 
 def _filtered(fetch: Fetch, mask: pa.ChunkedArray) -> pa.ChunkedArray:

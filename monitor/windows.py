@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from detectors.contract import Categories, ColumnKind, FloatArray, Frame, NotEvaluable
 from monitor.clock import EPOCH, MICROSECOND
 from monitor.embeddings import Decode, Vectors, sent
+from monitor.errors import StoreUnavailable
 from monitor.keys import Places
 from monitor.lazytable import LazyTable
 from monitor.reader import Reader, literal
@@ -186,9 +188,11 @@ def column_by_column(
 
     def fetch(name: str) -> pa.ChunkedArray:
         labels = asked.labels if name == "label" else ""
-        found = reader.table(
-            f"SELECT p.seq AS seq, {asked.columns[name]} AS found FROM {asked.rows} {labels} {where}", [start, end]
-        )
+        sql = f"SELECT p.seq AS seq, {asked.columns[name]} AS found FROM {asked.rows} {labels} {where}"
+        try:
+            found = reader.table(sql, [start, end])
+        except duckdb.Error as exc:  # a detector asks, and it is no fault of its own
+            raise StoreUnavailable(f"a column of the window could not be read: {exc}") from exc
         column = order.of(found["seq"].to_numpy(), found["found"])
         return _number_where_possible(column) if name in ("prediction", "label") else column
 

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from detectors.contract import Window
+from detectors.contract import NotEvaluable, Window
 from detectors.data_drift import DataDrift
 from monitor.config import Reference
+from monitor.errors import StoreUnavailable
 from monitor.lazytable import LazyTable
 from monitor.references import References
 from monitor.slices import Condition, Slice
@@ -112,3 +113,23 @@ def test_an_empty_file_has_columns_too(tmp_path: Path) -> None:
     table.write(tmp_path / "empty.parquet")
     again = LazyTable.of_file(tmp_path / "empty.parquet")
     assert (again.num_rows, again.column_names, again["a.b"].to_pylist()) == (0, ["x", "a.b"], [])
+
+
+def test_a_dot_in_a_name_is_no_path(tmp_path: Path) -> None:
+    columns = {"a.b": [1.0, None], "a": [2.0, 3.0], "a.c.d": ["x", "y"]}
+    LazyTable.of(pa.table(columns)).write(tmp_path / "dots.parquet")
+    table = LazyTable.of_file(tmp_path / "dots.parquet")
+    assert {name: table[name].to_pylist() for name in table.column_names} == columns
+
+
+def test_what_can_no_longer_be_read_is_the_fault_of_no_detector(filled: World, tmp_path: Path) -> None:
+    features: Any = filled.store.feature_columns("houses")
+    with filled.store.read() as reader:
+        window = Predictions("houses", INPUTS, {}, held_bytes=0).between(reader, DAWN, NOON, features)
+    with pytest.raises(StoreUnavailable, match="a column of the window could not be read"):
+        window.numbers("x")
+    LazyTable.of(pa.table({"x": [1.0]})).write(tmp_path / "gone.parquet")
+    table = LazyTable.of_file(tmp_path / "gone.parquet")
+    (tmp_path / "gone.parquet").unlink()
+    with pytest.raises(NotEvaluable, match=r"no_reference: .*gone\.parquet cannot be read"):
+        table["x"]
