@@ -267,6 +267,11 @@ def estimate(
     done = any(chunk.outcome is Outcome.OK for chunk in chunks)
     outcome, reason = (Outcome.OK, None) if done or problem is None else problem
     notes = [note for side in sides for note in side.notes]
+    if chosen.left_out:
+        notes.append(
+            f"not learnt from, as they are called as a prediction, a label, a time or an id is: {', '.join(chosen.left_out)}; "
+            "name all features where they are some"
+        )
     if done and problem is not None:
         notes.append(f"not all metrics: {problem[1]}")
     if done and 2 <= len(cut[0]) < FEW_CHUNKS:

@@ -32,7 +32,7 @@ class Reconstruction:
     residuals.
 
     Raises:
-        NotEvaluable: nothing varies, or there are fewer features than components.
+        NotEvaluable: nothing varies, or there are fewer features than components, or no more.
     """
 
     def __init__(self, used: Sequence[Block], reference: Window, wanted: float, block_rows: int | None, resamples: int) -> None:
@@ -42,6 +42,8 @@ class Reconstruction:
         self._nulls: dict[Plan, Null] = {}
         x = self._encoder.rows(reference)
         self.components = principal_components(x, wanted)
+        if (kept := len(self.components)) == x.shape[1]:  # what is lost then is rounding, and rounding would be called drift
+            raise NotEvaluable("no_features", f"{kept} components rebuild {kept} features whole; set n_components below {kept}")
         lost = residuals(x, self.components)
         self.mean_squares: FloatArray = (lost**2).mean(axis=0)
         self.errors: FloatArray = np.sqrt((lost**2).sum(axis=1))

@@ -31,7 +31,7 @@ class RoleUnknown(ValueError):
 @dataclass(frozen=True, slots=True)
 class Roles:
     """Column by role. `probabilities` is by class; `features` are what direct loss estimation learns from. `guessed` says which
-    roles nobody had named."""
+    roles nobody had named, `left_out` what would be a feature, were it not called as another role is: it may hold the truth."""
 
     prediction: str | None
     label: str | None
@@ -41,6 +41,7 @@ class Roles:
     id: str | None = None
     features: tuple[str, ...] = ()
     guessed: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         found: dict[str, object] = {"prediction": self.prediction, "label": self.label, "probability": self.probability}
@@ -99,14 +100,16 @@ def roles(
     prediction = one("prediction", task != "multiclass")
     timestamp, key = one("timestamp", "timestamp" in needs), one("id", False)
     chosen: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     if task == "regression":
-        taken = {label, prediction, timestamp, key}
-        chosen = tuple(features) if features is not None else _features(reference, analysis, taken)
+        chosen, left_out = _features(reference, analysis, {label, prediction, timestamp, key})
+        if features is not None:
+            chosen, left_out = tuple(features), ()
         if unknown := [name for name in chosen if name not in reference]:
             raise RoleUnknown(f"features: not in the reference: {', '.join(unknown)}; there are {', '.join(reference)}")
         if features is None:
             guessed.add("features")
-    return Roles(prediction, label, probability, by_class, timestamp, key, chosen, frozenset(guessed))
+    return Roles(prediction, label, probability, by_class, timestamp, key, chosen, frozenset(guessed), left_out)
 
 
 def by_name(role: str, columns: Collection[str]) -> list[str]:
@@ -133,11 +136,10 @@ def _by_class(columns: Collection[str]) -> dict[str, str]:
 
 def _features(
     reference: Mapping[str, ColumnType], analysis: Mapping[str, ColumnType], taken: Collection[str | None]
-) -> tuple[str, ...]:
-    """What both sides have and is no time, nothing nested and no other role's."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What both sides have and is no time, nothing nested and no role's; and what is called as a role is that another took."""
     others = {name for role in NAMES for name in NAMES[role]}
-    return tuple(
-        name
-        for name, found in reference.items()
-        if name not in taken and name in analysis and found.family not in UNCOMPARABLE and name.lower() not in others
-    )
+    there = [
+        name for name, found in reference.items() if name not in taken and name in analysis and found.family not in UNCOMPARABLE
+    ]
+    return tuple(n for n in there if n.lower() not in others), tuple(n for n in there if n.lower() in others)

@@ -40,7 +40,7 @@ class Baseline:
         check, meter = self._check, self._meter
         about = (
             meter.detector_name, meter.settings_hash, check.flag, check.every, check.window_seconds, check.min_records,
-            check.reference, sorted(check.columns.items()), self.span, part.where, RUNS, MOST_WINDOWS,
+            check.reference, sorted(check.columns.items()), self.span, part.where, RUNS, MOST_WINDOWS, meter.declared,
         )  # fmt: skip
         return hashlib.sha256(repr(about).encode(errors="surrogatepass")).hexdigest()[:16]
 

@@ -103,6 +103,11 @@ class Meter:
         return ["scores"] if self.row is not None else list(self._traffic.kinds)
 
     @property
+    def declared(self) -> tuple[tuple[str, ColumnKind], ...] | None:
+        """The features that the config names, by name; None where it leaves them open."""
+        return None if self._model.features is None else tuple(sorted(self._model.features.items()))
+
+    @property
     def hashes(self) -> tuple[str, ...]:
         """Settings hashes of the scores that it reads."""
         return (self.row.hash,) if self.row is not None else self._traffic.hashes

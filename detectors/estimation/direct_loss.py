@@ -2,7 +2,8 @@
 
 As in NannyML 0.13.1, with scikit-learn's histogram gradient boosting in place of LightGBM at its defaults (100 trees of 31 leaves
 with 20 rows or more, rate 0.1, 255 bins). The two grow nearly the same trees; they differ in how they place bins, and in how they
-split categories.
+split categories. That decides nothing: on the ten chunks of NannyML's car prices, whose true error is known to 8 each, LightGBM's
+estimates are 9.0, 10.3, 11.3 and 12.2 from the truth with 255, 200, 127 and 63 bins, and these 11.3, 9.6, 10.1 and 9.7.
 """
 
 from __future__ import annotations

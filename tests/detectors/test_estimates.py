@@ -412,6 +412,18 @@ def test_a_setting_that_is_none_is_refused(settings: dict[str, Any], message: st
         detectors.estimate(made(200), made(200), task="binary", **settings)
 
 
+def test_a_column_that_is_called_as_a_role_is_no_feature_and_that_is_said() -> None:
+    """A second label beside the first would hold the truth; a score or a date may well be a feature."""
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(size=400) for name in ("label", "prediction", "x", "score", "Target")}
+    found = detectors.estimate(rows, rows, task="regression", metrics=["mae"], chunk_number=1)
+    assert found.roles.features == ("x",)
+    assert [note for note in found.notes if "not learnt from" in note and "score, Target;" in note]
+    named = detectors.estimate(rows, rows, task="regression", metrics=["mae"], chunk_number=1, features=["x", "score"])
+    assert named.roles.features == ("x", "score")
+    assert not [note for note in named.notes if "not learnt from" in note]
+
+
 def test_a_column_that_cannot_be_told_has_to_be_named() -> None:
     rows = made(300)
     with pytest.raises(RoleUnknown, match=r"label: no column is called as one \(label, target, y_true, actual\); say which of"):

@@ -104,5 +104,7 @@ def test_too_few_rows_and_features_that_never_vary_say_so() -> None:
         measure(still, still)
     with pytest.raises(NotEvaluable, match="4 features have no 5 components"):
         measure(together(7, 500, 0), together(8, 300, 0), n_components=5)
+    with pytest.raises(NotEvaluable, match="4 components rebuild 4 features whole"):
+        measure(together(7, 500, 0), together(8, 300, 0), n_components=4)
     with pytest.raises(ValidationError, match="whole number"):
         MultivariateDrift.Config(n_components=2.5)

@@ -17,6 +17,7 @@ from detectors.evidently_report import Plan, render
 from monitor import reportclient
 from monitor.auth import Tokens
 from monitor.child import Child
+from monitor.deadletter.adminclient import TOKEN
 from monitor.errors import ChildFailed
 from monitor.receiving import Budget
 from monitor.references import References
@@ -24,6 +25,7 @@ from monitor.report import HEADERS, Reports
 from monitor.reportclient import ReportError
 from monitor.server import PushServer
 from tests.monitor.support import NOON, World, check, generation, prediction
+from tests.monitor.test_cli import run
 
 DAWN = NOON - timedelta(hours=6)
 MINUTE = timedelta(minutes=1)
@@ -174,6 +176,36 @@ def test_the_page_comes_with_rules_of_its_own_and_for_who_may_ask(drifted: World
                 reportclient.fetch(client, "", "../sql")
     finally:
         server.stop()
+
+
+def test_the_command_writes_the_page_that_the_running_daemon_gives(
+    drifted: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN, raising=False)
+    found, tokens, key, out = incident(drifted), tmp_path / "tokens", tmp_path / "key", tmp_path / "page.html"
+    tokens.write_text(f"query:{hashlib.sha256(b'query').hexdigest()}")
+    key.write_text("query\n")
+    server = serve(drifted, tokens)
+    server.start()
+    try:
+        asked = ("report", found, "--server", f"http://{server.address}/", "--out", out)
+        assert run(*asked) == 1
+        assert "a token of the role query is needed" in capsys.readouterr().err
+        assert run(*asked, "--token-file", key) == 0
+        assert capsys.readouterr().out == f"{out}: {out.stat().st_size:,} bytes\n"
+        page = httpx.get(
+            f"http://{server.address}/v1/incidents/{found}/report", headers={"Authorization": "Bearer query"}, timeout=60
+        )
+        assert out.read_bytes() == page.content
+        assert run(*asked, "--token-file", key, "--out", tmp_path / "nowhere" / "page.html") == 1
+        assert "name another file with --out" in capsys.readouterr().err
+    finally:
+        server.stop()
+    assert run(*asked, "--token-file", key) == 1
+    assert "start the daemon with modelwatch run FILE" in capsys.readouterr().err
+    assert run("report") == 2, "an incident has to be named"
+    assert run("report", found, "--ca-file", tokens) == 1
+    assert "name a PEM file" in capsys.readouterr().err
 
 
 def refusal(world: World, found: str) -> tuple[int, str, str]:

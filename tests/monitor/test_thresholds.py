@@ -99,6 +99,19 @@ def test_a_learned_threshold_is_frozen_through_late_records_and_restarts(make_wo
     assert len(world.rows("thresholds")) == 1
 
 
+def test_a_threshold_is_learned_anew_where_other_features_are_declared(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("mean", threshold={"kind": "std", "upper": 3, "baseline": HOURS})])
+    before(world, NUMBERS)
+    values(world, (1, 100.0), (11, 100.0))
+    world.look()
+    models = [model.model_copy(update={"features": {"size": "number"}}) for model in world.config.models]
+    world.config = world.config.model_copy(update={"models": tuple(models)})
+    world.restart()
+    values(world, (21, 100.0), (31, 100.0))
+    world.look()
+    assert len({row["definition"] for row in world.rows("thresholds")}) == 2
+
+
 def test_restated_labels_do_not_move_a_threshold(make_world: Callable[..., World]) -> None:
     world = make_world(checks=[check("error", "Error", threshold={"kind": "std", "upper": 3, "baseline": HOURS})])
     before(world, [0.0] * 24)
