@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
+from monitor.clock import MICROSECOND
 from monitor.keys import Places
 from monitor.reader import Reader, literal
 from monitor.schema import quote
@@ -28,7 +29,7 @@ NUMBERS = {
 }
 LISTS = ("relevance", "support")
 SEARCHES = "retrieval.searches"
-APART = timedelta(hours=1)  # a retrieval has ended when its answer begins, and an answer takes less
+APART = timedelta(hours=1)  # what was retrieved longer before an answer was not retrieved for it
 
 
 def is_number(name: str) -> bool:
@@ -66,7 +67,8 @@ def joins(
         begun = "epoch_us(w.event_time) - coalesce(w.duration_seconds, 0) * 1e6 + 1"
         found.append(
             f"LEFT JOIN (SELECT w.record_id, count(DISTINCT r.record_id) AS searches FROM {_calls(reader, model, start, end)} w "
-            f"JOIN {retrievals} r ON r.trace_id = w.trace_id AND epoch_us(r.event_time) <= {begun} GROUP BY w.record_id) "
+            f"JOIN {retrievals} r ON r.trace_id = w.trace_id AND epoch_us(r.event_time) <= {begun} "
+            f"AND epoch_us(r.event_time) >= epoch_us(w.event_time) - {APART // MICROSECOND} GROUP BY w.record_id) "
             "searched USING (record_id)"
         )
     for name in names:
