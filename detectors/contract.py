@@ -168,18 +168,36 @@ def shipped_static() -> Encoder:
     return shared()
 
 
+class ClaimReader(Protocol):
+    """Reads claims together with their evidence, such as `detectors.reader.Reader`."""
+
+    name: str
+
+    def read(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Logits of supported, contradicted and neither, float32 (pairs, 3), for pairs of a claim and its evidence."""
+        ...
+
+
+def shipped_reader() -> ClaimReader:
+    """The reader of claims that comes with this package, loaded once in a process."""
+    from detectors.reader import shared
+
+    return shared()
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What the process lends its detectors.
 
     `encoder()` is the shared encoder, MiniLM unless told otherwise: it loads on first use and may take seconds. `static()` is
-    the static one, a hundred times as fast and coarser: what a first look at everything is for (`detectors.cascade`). `memo`
-    has the latest scores of detectors that others build on; those of one process share it. `judge` is whom the detector `judge`
-    asks.
+    the static one, a hundred times as fast and coarser: what a first look at everything is for (`detectors.cascade`).
+    `reader()` reads claims together with their evidence. `memo` has the latest scores of detectors that others build on; those
+    of one process share it. `judge` is whom the detector `judge` asks.
     """
 
     encoder: Callable[[], Encoder]
     static: Callable[[], Encoder] = shipped_static
+    reader: Callable[[], ClaimReader] = shipped_reader
     memo: Memo[Score] = field(default_factory=Memo)
     judge: EndpointConfig | None = None
 

@@ -5,8 +5,8 @@ logistic regression, trained by `detectors.training.faithfulness`, turns what wa
 value is the mean of these probabilities: the share of supported claims to be expected. Claim by claim against retrieved
 evidence as in FActScore (Min et al., EMNLP 2023), without a language model.
 
-A cascade: the static encoder reads everything; where its value lies near the flag, MiniLM reads the claims that are unclear and
-the sentences nearest to them. Card, figures and limits: `## faithfulness` in the README.
+A cascade: the static encoder looks at everything; where that leaves the flag open, a cross-encoder (`reader`) reads the claims
+that are unclear, each with the sentences nearest to it. Card, figures and limits: `## faithfulness` in the README.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 
 from detectors.cascade import Answer, Band, Stage, run
 from detectors.claims import Span, split_claims
-from detectors.contract import Claim, DetectorConfig, Encoder, Resources, Row, Score, Worse
+from detectors.contract import Claim, ClaimReader, DetectorConfig, Encoder, Resources, Row, Score, Worse
 from detectors.entailment import Asked, Judge, checkpoint_problem
 from detectors.entailment import Backend as Checkpoint
 from detectors.entailment import load as load_checkpoint
@@ -38,40 +38,47 @@ log = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 
 MAX_QUESTION_CHARS = 4_000
+# What the second head weighs, and the signs. The last two: how much more the reader is for "supported" than for the others.
+# With all of `FEATURES` it finds less: they say more than a few hundred answers can teach it to weigh beside the reader.
+SEEN = ("words", "content", "number_missing", "name_missing", "negation_mismatch", "speaker")
+READING = {name: FEATURES[name] for name in SEEN} | {"read_contradicted": 1, "read_neither": 1}
 
 
 class Faithfulness:
     """Expected share of the answer's claims that the contexts support, 0 to 1.
 
     Reads:  response, contexts, and question where there is one.
-    Gives:  value; stage `static` or `minilm`; a `Claim` for each claim, with its support and its best context; in `detail`
+    Gives:  value; stage `static` or `cross_encoder`; a `Claim` for each claim, with its support and its best context; in `detail`
             `claims_total`, `supported` (claims at or over `claim_threshold`), `share` (supported / claims_total), `lowest`
-            (support of the weakest claim), `claims_closer` (read by the encoder, too) where there were any, True under
+            (support of the weakest claim), `claims_closer` (read by the cross-encoder, too) where there were any, True under
             `unclear` where the value is near the flag even so, and under `claims_truncated` or `contexts_truncated` where
             something was left out.
     Ends:   not_evaluable with content_off, wrong_type, empty_answer, no_context or no_claims.
-    Costs:  12 ms of processor time for a page of contexts, and one encoding for each text that is looked at closer; bounded by
-            the settings.
-    Equal:  a row gives the same value in any batch up to 1e-5, as the encoder's vectors do up to 1e-6, and by the same stage:
+    Costs:  12 ms of processor time for a page of contexts, and 40 to 50 ms for each claim that is read closer, on a core;
+            bounded by the settings.
+    Equal:  a row gives the same value in any batch up to 1e-5, as the reader's logits do up to 1e-4, and by the same stage:
             the static encoder is exact.
     """
 
     name: ClassVar[str] = "faithfulness"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     inputs: ClassVar[frozenset[str]] = frozenset({"response", "contexts", "question"})
     worse: ClassVar[Worse] = "lower"
     # At most one supported answer in ten is flagged on dev, the sources weighing equally; see the card.
-    flag: ClassVar[float] = 0.37
+    flag: ClassVar[float] = 0.34
 
     class Config(DetectorConfig):
         """Settings of `faithfulness`."""
 
-        claim_threshold: float = Field(default=0.55, gt=0, lt=1, description="a claim counts as supported from here on")
+        claim_threshold: float = Field(default=0.5, gt=0, lt=1, description="a claim counts as supported from here on")
         unsure_width: float = Field(
-            default=0.08, ge=0, le=1, description="values so far from the flag or nearer are looked at closer; 0: none, 1: all"
+            default=0.6, ge=0, le=1, description="an answer of one claim so far from the flag or nearer is read closer; 0: none"
         )
-        unsure_around: float = Field(default=0.37, ge=0, le=1, description="the flag, where the check has another")
-        closer_claims: int = Field(default=4, ge=1, description="claims looked at closer in an answer, the unclear first")
+        unsure_around: float = Field(default=0.34, ge=0, le=1, description="the flag, where the check has another")
+        closer_claims: int = Field(default=1, ge=1, description="claims read closer in an answer, the unclear first")
+        unclear_width: float = Field(
+            default=0.08, ge=0, le=1, description="values so far from the flag or nearer are unclear even when read closer"
+        )
         max_claims: int = Field(default=64, ge=1, description="claims scored of an answer; further ones are left out")
         max_passages: int = Field(default=20, ge=1, description="contexts read, in the order given")
         max_context_chars: int = Field(default=20_000, ge=100, description="characters read of all contexts together")
@@ -96,7 +103,6 @@ class Faithfulness:
 
     def __init__(self, config: Faithfulness.Config | None = None) -> None:
         self.config = config or self.Config()
-        self.band = Band.around(self.config.unsure_around, self.config.unsure_width)
         self._resources: Resources | None = None
         self._heads: Heads | None = None
         self._judge: Judge | None = None
@@ -107,18 +113,23 @@ class Faithfulness:
         return checkpoint_problem(config.checkpoint) if config.checkpoint is not None else None
 
     def load(self, resources: Resources) -> None:
-        """Take the shared encoders and read the heads, or the checkpoint. Raises `HeadDamaged`, `ModelMissing`, `ModelUnfit`."""
+        """Take the shared models and read the heads, or the checkpoint.
+
+        Raises: HeadDamaged, `reader.ReaderDamaged`, ModelMissing, ModelUnfit.
+        """
         if self.config.backend != "head" and self.config.checkpoint is not None:
             self._judge = load_checkpoint(self.config.backend, self.config.checkpoint, self.config.device)
             self._resources = resources
             return
-        heads, static = read_heads(), resources.static()
-        used = {"static": static.name} | ({"minilm": resources.encoder().name} if self.config.unsure_width else {})
+        heads = read_heads()
+        used = {"static": resources.static().name}
+        if self.config.unsure_width:
+            used["cross_encoder"] = resources.reader().name
         for stage, name in used.items():
-            if name != getattr(heads, stage).encoder:
+            if name != getattr(heads, stage).model:
                 log.warning(
-                    "faithfulness was trained on another encoder; train it again with detectors.training.faithfulness",
-                    extra={"trained": getattr(heads, stage).encoder, "used": name},
+                    "faithfulness was trained on another model; train it again with detectors.training.faithfulness",
+                    extra={"trained": getattr(heads, stage).model, "used": name},
                 )
         self._resources, self._heads = resources, heads
 
@@ -145,7 +156,7 @@ class Faithfulness:
                 case.response,
                 case.asked,
                 case.spans,
-                [" ".join(case.evidence.texts[k] for k in look.near) for look in found],
+                [case.evidence.passage(look.near) for look in found],
                 case.passages,
             )
             for case, found in zip(cases, looks, strict=True)
@@ -176,16 +187,19 @@ class Faithfulness:
             return [judge(found, heads.static) for found in look_up(cases, resources.static())]
 
         def close(cases: Sequence[Case], before: Sequence[Judged | None]) -> list[Judged]:
-            assert resources is not None
             seen = [one for one in before if one is not None]
             chosen = [unclear(one.support, config.claim_threshold, config.closer_claims) for one in seen]
-            found = look_closer(cases, seen, chosen, resources.encoder())
-            return [merge(one, claims, closer, heads.minilm) for one, claims, closer in zip(seen, chosen, found, strict=True)]
+            return read_closer(cases, seen, chosen, resources.reader(), heads.cross_encoder)
 
-        return run(cases, [Stage("static", quick, self._unsure), Stage("minilm", close, self._unsure)])
+        return run(cases, [Stage("static", quick, self._unsure), Stage("cross_encoder", close, self._unclear)])
 
     def _unsure(self, judged: Judged) -> bool:
-        return self.band.holds(judged.value)
+        config = self.config
+        reach = float(reaches(np.array([len(judged.support)], dtype=np.float64), config.closer_claims)[0])
+        return Band.around(config.unsure_around, config.unsure_width * reach).holds(judged.value)
+
+    def _unclear(self, judged: Judged) -> bool:
+        return Band.around(self.config.unsure_around, self.config.unclear_width).holds(judged.value)
 
     def _say(self, case: Case, answer: Answer[Judged]) -> Score:
         support = answer.result.support
@@ -203,7 +217,7 @@ class Faithfulness:
             share=supported / len(support),
             lowest=float(support.min()),
             **more,
-            **({"unclear": True} if answer.unclear and answer.stage == "minilm" else {}),
+            **({"unclear": True} if answer.unclear and answer.stage == "cross_encoder" else {}),
             **case.truncated,
         )
 
@@ -222,7 +236,7 @@ class Case(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What was found for each claim of a case, and the probability that it is supported. `closer`: claims the encoder read."""
+    """What was found for each claim of a case, and the probability that it is supported. `closer`: claims read closer."""
 
     looks: tuple[Look, ...]
     support: FloatArray
@@ -297,26 +311,35 @@ def look_up(cases: Sequence[Case], encoder: Encoder) -> list[tuple[Look, ...]]:
     return found
 
 
-def look_closer(
-    cases: Sequence[Case], seen: Sequence[Judged], chosen: Sequence[NDArray[np.intp]], encoder: Encoder
-) -> list[tuple[Look, ...]]:
-    """The chosen claims of each case once more, in the sentences that were near to them."""
-    texts: list[str] = []
-    for case, judged, claims in zip(cases, seen, chosen, strict=True):
-        for i in claims:
-            texts += [case.claims[i], *(case.evidence.texts[k] for k in judged.looks[i].near)]
-    vectors = encoder.encode(texts).astype(np.float64)
-    found: list[tuple[Look, ...]] = []
+def read_closer(
+    cases: Sequence[Case], seen: Sequence[Judged], chosen: Sequence[NDArray[np.intp]], reader: ClaimReader, head: Head
+) -> list[Judged]:
+    """The chosen claims of each case read, each together with the sentences that were nearest to it."""
+    pairs = [
+        (case.claims[i], case.evidence.passage(judged.looks[i].near))
+        for case, judged, claims in zip(cases, seen, chosen, strict=True)
+        for i in claims
+    ]
+    logits = reader.read(pairs).astype(np.float64)
+    found: list[Judged] = []
     at = 0
-    for case, judged, claims in zip(cases, seen, chosen, strict=True):
-        looks = []
-        for i in claims:
-            near = judged.looks[i].near
-            claim, there = vectors[at], vectors[at + 1 : at + 1 + len(near)]
-            at += 1 + len(near)
-            looks.append(case.evidence.find(wording(case.claims[i]), there @ claim, case.question, near))
-        found.append(tuple(looks))
+    for judged, claims in zip(seen, chosen, strict=True):
+        features = np.array([judged.looks[i].features for i in claims])
+        support = judged.support.copy()
+        support[claims] = head.probabilities(with_reading(features, logits[at : (at := at + len(claims))]))
+        found.append(Judged(judged.looks, support, len(claims)))
     return found
+
+
+def with_reading(features: FloatArray, logits: FloatArray) -> FloatArray:
+    """(claims, features of `READING`), from those of `FEATURES` and the logits of `reader.ANSWERS`, (claims, 3)."""
+    seen = features[:, [list(FEATURES).index(name) for name in SEEN]]
+    return np.concatenate([seen, logits[:, :1] - logits[:, 1:]], axis=1)
+
+
+def reaches(claims: FloatArray, closer_claims: int) -> FloatArray:
+    """How far reading `closer_claims` of so many claims can move their mean, as a share of what it moves one claim by."""
+    return np.minimum(1.0, closer_claims / claims)
 
 
 def unclear(support: FloatArray, threshold: float, most: int) -> NDArray[np.intp]:
@@ -326,15 +349,6 @@ def unclear(support: FloatArray, threshold: float, most: int) -> NDArray[np.intp
 
 def judge(looks: tuple[Look, ...], head: Head) -> Judged:
     return Judged(looks, head.probabilities(np.array([look.features for look in looks])))
-
-
-def merge(seen: Judged, claims: NDArray[np.intp], closer: tuple[Look, ...], head: Head) -> Judged:
-    """What was seen, with the closer look at some claims in place of the first."""
-    looks, support = list(seen.looks), seen.support.copy()
-    support[claims] = head.probabilities(np.array([look.features for look in closer]))
-    for i, look in zip(claims, closer, strict=True):
-        looks[i] = look
-    return Judged(tuple(looks), support, len(closer))
 
 
 # --- the head --------------------------------------------------------------------------------------------------------
@@ -352,7 +366,8 @@ class Head:
     scale: FloatArray  # (features,)
     weights: FloatArray  # (features,)
     bias: float
-    encoder: str
+    model: str
+    """Whose numbers it was trained on."""
 
     def probabilities(self, features: FloatArray) -> FloatArray:
         """Support of each claim, (claims,), from its features, (claims, features)."""
@@ -365,7 +380,7 @@ class Heads(NamedTuple):
     """One for each stage, named as the stage is."""
 
     static: Head
-    minilm: Head
+    cross_encoder: Head
 
 
 def read_heads(folder: Traversable | None = None) -> Heads:
@@ -377,12 +392,12 @@ def read_heads(folder: Traversable | None = None) -> Heads:
     content = (folder / "faithfulness.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise HeadDamaged("faithfulness.safetensors is not the file its card describes; reinstall modelwatch")
-    if card["features"] != list(FEATURES):
+    if card["features"] != {"static": list(FEATURES), "cross_encoder": list(READING)}:
         raise HeadDamaged("faithfulness.safetensors was trained on other features; run detectors.training.faithfulness")
     arrays = load(content)
 
     def head(stage: str) -> Head:
         mean, scale, weights = (arrays[f"{stage}.{part}"] for part in ("mean", "scale", "weights"))
-        return Head(mean, scale, weights, float(arrays[f"{stage}.bias"][0]), card["encoders"][stage])
+        return Head(mean, scale, weights, float(arrays[f"{stage}.bias"][0]), card["models"][stage])
 
-    return Heads(head("static"), head("minilm"))
+    return Heads(head("static"), head("cross_encoder"))

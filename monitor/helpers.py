@@ -29,6 +29,7 @@ from detectors.contract import (
 from detectors.embedding import EncoderConfig, SentenceEncoder
 from detectors.evidently_report import Plan, Rendered, render
 from detectors.judging.endpoint import EndpointConfig
+from detectors.reader import Reader
 from monitor.limits import TooLong, limited
 
 
@@ -97,7 +98,15 @@ def scorer(setup: Mapping[str, Any], judge: EndpointConfig | None = None) -> Cal
         with loading:
             return loaded()
 
-    resources = Resources(encoder=encoder, judge=judge)
+    @cache
+    def loaded_reader() -> Reader:
+        return Reader(device=config.device, batch_tokens=config.batch_tokens)
+
+    def reader() -> Reader:
+        with loading:
+            return loaded_reader()
+
+    resources = Resources(encoder=encoder, reader=reader, judge=judge)
 
     @cache
     def detector(spec: DetectorSpec) -> RowDetector:
@@ -121,10 +130,11 @@ def scorer(setup: Mapping[str, Any], judge: EndpointConfig | None = None) -> Cal
         asked = {spec: pool.submit(judged, spec, request.rows, side_by_side) for spec in specs}
         scores = [asked[spec].result() for spec in request.detectors]
         seconds = time.monotonic() - started
-        if not loaded.cache_info().currsize:
+        models = [load() for load, there in ((encoder, loaded), (reader, loaded_reader)) if there.cache_info().currsize]
+        if not models:
             return ScoreAnswer(scores, "cpu", seconds)
-        shared = encoder()
-        return ScoreAnswer(scores, shared.device, seconds, shared.fallback_active, shared.out_of_memory)
+        fallback, out_of_memory = any(one.fallback_active for one in models), sum(one.out_of_memory for one in models)
+        return ScoreAnswer(scores, models[0].device, seconds, fallback, out_of_memory)
 
     return answer
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.training.bands import auroc, macro_auroc
 from detectors.training.table import FloatArray, Table, balance
@@ -13,16 +15,12 @@ from detectors.training.table import FloatArray, Table, balance
 
 def figures(table: Table, score: FloatArray, bootstraps: int, seed: int) -> dict[str, Any]:
     """AUROC pooled, and its mean within sources, with bootstrap 95 % intervals over groups."""
-    rng = np.random.default_rng(seed)
-    groups, member = np.unique(table.group, return_inverse=True)
-    rows_of = [np.flatnonzero(member == g) for g in range(len(groups))]
-    draws = []
-    for _ in range(bootstraps):
-        rows = np.concatenate([rows_of[g] for g in rng.integers(len(groups), size=len(groups))])
+    found = []
+    for rows in draws(table, bootstraps, seed):
         again = replace(table, source=table.source[rows], supported=table.supported[rows])
-        draws.append((auroc(again.supported, score[rows]), macro(again, score[rows])))
+        found.append((auroc(again.supported, score[rows]), macro(again, score[rows])))
     # A source with one label only in a draw gives NaN; leave that draw out.
-    low, high = np.nanpercentile(np.array(draws), [2.5, 97.5], axis=0)
+    low, high = np.nanpercentile(np.array(found), [2.5, 97.5], axis=0)
     return {
         "pooled": rounded(auroc(table.supported, score)),
         "pooled_95": [rounded(low[0]), rounded(high[0])],
@@ -30,6 +28,50 @@ def figures(table: Table, score: FloatArray, bootstraps: int, seed: int) -> dict
         "macro_95": [rounded(low[1]), rounded(high[1])],
         **by_source(table, score),
     }
+
+
+def draws(table: Table, count: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """Rows of `count` resamples of whole groups."""
+    rng = np.random.default_rng(seed)
+    groups, member = np.unique(table.group, return_inverse=True)
+    rows_of = [np.flatnonzero(member == g) for g in range(len(groups))]
+    for _ in range(count):
+        yield np.concatenate([rows_of[g] for g in rng.integers(len(groups), size=len(groups))])
+
+
+def interval(table: Table, score: FloatArray, bootstraps: int, seed: int) -> list[float]:
+    """AUROC and its bootstrap 95 % interval over groups."""
+    found = [auroc(table.supported[rows], score[rows]) for rows in draws(table, bootstraps, seed)]
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return [rounded(auroc(table.supported, score)), rounded(low), rounded(high)]
+
+
+def lead(table: Table, score: FloatArray, rule: FloatArray, bootstraps: int, seed: int = 0) -> list[float]:
+    """How much higher the macro AUROC of `score` is than that of `rule`, and the interval of a paired bootstrap."""
+    found = []
+    for rows in draws(table, bootstraps, seed):
+        again = replace(table, source=table.source[rows], supported=table.supported[rows])
+        found.append(macro(again, score[rows]) - macro(again, rule[rows]))
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return [rounded(macro(table, score) - macro(table, rule)), rounded(low), rounded(high)]
+
+
+def reliability(table: Table, score: FloatArray) -> list[dict[str, float]]:
+    """For each tenth of the scale that holds answers: how many, their mean value and the share supported, weighed."""
+    weights = balance(table)
+    tenth = np.minimum((score * 10).astype(int), 9)
+    found = []
+    for k in np.unique(tenth):
+        here = tenth == k
+        total = weights[here].sum()
+        found.append(
+            {
+                "answers": int(here.sum()),
+                "value": rounded(float(weights[here] @ score[here] / total)),
+                "supported": rounded(float(weights[here] @ table.supported[here] / total)),
+            }
+        )
+    return found
 
 
 def by_source(table: Table, score: FloatArray) -> dict[str, float]:

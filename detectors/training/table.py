@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from detectors.contract import Encoder
-from detectors.faithfulness import Case, Faithfulness, Judged, look_closer, look_up, read_row
+from detectors.contract import ClaimReader, Encoder
+from detectors.faithfulness import Case, Faithfulness, look_up, read_row, with_reading
 from detectors.training.contrasts import PREFIX, contrasts
 
 FloatArray = NDArray[np.float64]
@@ -28,8 +28,8 @@ class Table:
     """Claims with their features, and the responses they belong to. Only responses with a claim are in it."""
 
     features: FloatArray  # (claims, features): as the first stage sees them, all sentences through the static encoder
-    closer: FloatArray  # (claims, features): as the second does, the nearest sentences through the encoder
-    full: FloatArray  # (claims, features): all sentences through the encoder, what the cascade is measured against
+    closer: FloatArray  # (claims, features of `READING`): as the second does, each claim read with the nearest sentences
+    away: FloatArray  # (claims, features of `READING`): ... by a reader that saw nothing of the claim's source; NaN where unknown
     response: NDArray[np.int64]  # (claims,): index of the response
     source: NDArray[np.str_]  # (responses,)
     origin: NDArray[np.str_]  # (responses,): the source, or the one a contrast was made from
@@ -51,7 +51,7 @@ class Table:
             self,
             features=self.features[claims],
             closer=self.closer[claims],
-            full=self.full[claims],
+            away=self.away[claims],
             response=renumbered[self.response[claims]],
             source=self.source[keep],
             origin=self.origin[keep],
@@ -66,31 +66,74 @@ class Table:
         return np.asarray(np.bincount(self.response, per_claim, n) / np.bincount(self.response, minlength=n))
 
 
-def tabulate(path: Path, static: Encoder, encoder: Encoder, seed: int, batch: int = 64) -> Table:
+@dataclass(frozen=True)
+class Read:
+    """What readers said of claims, by row and claim: (3,) logits each. Made by `detectors.training.reader`."""
+
+    folds: dict[tuple[str, str], FloatArray]
+    """By readers that saw nothing of the claim's group."""
+    source: dict[tuple[str, str], FloatArray]
+    """By readers that saw nothing of the claim's source."""
+
+    @classmethod
+    def of(cls, path: Path) -> Read:
+        found = np.load(path)
+        keys = list(zip(found["row"].tolist(), found["claim"].tolist(), strict=True))
+        return cls(*(dict(zip(keys, found[name], strict=True)) for name in ("folds", "source")))
+
+
+UNREAD = np.full(3, np.nan)
+
+
+def tabulate(
+    path: Path,
+    static: Encoder,
+    seed: int,
+    *,
+    read: Read | None = None,
+    reader: ClaimReader | None = None,
+    made_up: bool = True,
+    batch: int = 64,
+) -> Table:
+    """`reader` reads every claim; without one what `read` holds is taken, and made-up claims stay unread (NaN)."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    rows += contrasts(rows, seed)
+    rows += contrasts(rows, seed) if made_up else []
     config = Faithfulness.Config()
     kept: list[dict[str, Any]] = []
     features: list[FloatArray] = []
+    closer: list[FloatArray] = []
+    away: list[FloatArray] = []
     for at in tqdm(range(0, len(rows), batch), desc=path.name, unit="batch", file=sys.stderr):
         part = rows[at : at + batch]
-        read = [read_row({**row, "contexts": row["context"]}, config) for row in part]
-        found = [(row, case) for row, case in zip(part, read, strict=True) if isinstance(case, Case)]
-        cases = [case for _, case in found]
-        seen = [Judged(looks, np.zeros(len(looks))) for looks in look_up(cases, static)]
-        every = [np.arange(len(case.claims)) for case in cases]
-        views = ([one.looks for one in seen], look_closer(cases, seen, every, encoder), look_up(cases, encoder))
-        features += [
-            np.array([[look.features for look in view] for view in of_case]) for of_case in zip(*views, strict=True)
-        ]  # (3, claims, features)
-        kept += [row for row, _ in found]
-    quick, closer, full = np.concatenate(features, axis=1)
+        found = [(row, read_row({**row, "contexts": row["context"]}, config)) for row in part]
+        scored = [(row, case) for row, case in found if isinstance(case, Case)]
+        looks = look_up([case for _, case in scored], static)
+        pairs = [
+            (claim, case.evidence.passage(look.near))
+            for (_, case), of_case in zip(scored, looks, strict=True)
+            for claim, look in zip(case.claims, of_case, strict=True)
+        ]
+        keys = [
+            (row["id"] if row["dataset"] == row.get("origin", row["dataset"]) else "", claim)
+            for row, case in scored
+            for claim in case.claims
+        ]
+        features += [np.array([look.features for look in of_case]) for of_case in looks]
+        logits = (
+            reader.read(pairs).astype(np.float64)
+            if reader
+            else np.array([(read.folds if read else {}).get(key, UNREAD) for key in keys])
+        )
+        closer.append(logits)
+        away.append(np.array([(read.source if read else {}).get(key, UNREAD) for key in keys]))
+        kept += [row for row, _ in scored]
+    quick = np.concatenate(features)
     return Table(
         features=quick,
-        closer=closer,
-        full=full,
-        response=np.repeat(np.arange(len(kept)), [f.shape[1] for f in features]),
+        closer=with_reading(quick, np.concatenate(closer)),
+        away=with_reading(quick, np.concatenate(away)),
+        response=np.repeat(np.arange(len(kept)), [len(f) for f in features]),
         source=np.array([row["dataset"] for row in kept]),
         origin=np.array([row.get("origin", row["dataset"]) for row in kept]),
         group=np.array([f"{row.get('origin', row['dataset'])} {row['group']}" for row in kept]),

@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from detectors.contract import Outcome, Resources, Row, Score
-from detectors.embedding import Vectors
-from detectors.faithfulness import Faithfulness, Head, HeadDamaged, read_heads
+from detectors.faithfulness import READING, Faithfulness, Head, HeadDamaged, reaches, read_heads
+from detectors.reader import shared as reader
 from detectors.static import shared
 from detectors.support import FEATURES, NEAR, numbers, stem, wording
 from detectors.testing import check_detector
 from detectors.training import faithfulness as training
 from detectors.training.bands import auroc
 from detectors.training.contrasts import contrasts
+from detectors.training.examples import labelled
+from detectors.training.table import Read
 from tests.detectors.minilm import encoder, resources, sample
 
 CONTEXTS = [
@@ -117,23 +120,25 @@ def test_contexts_that_are_not_text_are_passed_over_and_the_rest_keep_their_inde
 # --- the cascade ---------------------------------------------------------------------------------------------------
 
 
-def by(width: float, closer_claims: int = 4) -> Faithfulness:
+def by(width: float, closer_claims: int = 64) -> Faithfulness:
     detector = Faithfulness(Faithfulness.Config(unsure_width=width, closer_claims=closer_claims))
     detector.load(resources())
     return detector
 
 
 def test_what_is_clear_is_judged_by_the_static_encoder_alone() -> None:
-    found = score("The Eiffel Tower was completed in 1889.")
+    found = score(" ".join(f"The tower number {i} is of bananas." for i in range(20)))
     assert found.stage == "static"
     assert "claims_closer" not in found.detail
     assert "unclear" not in found.detail
 
 
-def test_what_is_near_the_flag_is_judged_by_the_encoder_and_says_so() -> None:
+def test_what_is_near_the_flag_is_read_closer_and_says_so() -> None:
     answer = "The Eiffel Tower was completed in 1889. Bananas are rich in potassium. It stands in Paris."
     closer, none = score(answer, detector=by(1.0)), score(answer, detector=by(0.0))
-    assert (closer.stage, closer.detail["claims_closer"], closer.detail["unclear"]) == ("minilm", 3, True)
+    assert (closer.stage, closer.detail["claims_closer"]) == ("cross_encoder", 3)
+    assert closer.value is not None
+    assert closer.detail.get("unclear", False) is (abs(closer.value - Faithfulness.flag) <= Faithfulness.Config().unclear_width)
     assert none.stage == "static"
     assert closer.value != none.value
     assert [c.context for c in closer.claims][::2] == [c.context for c in none.claims][::2] == [1, 1]
@@ -141,7 +146,11 @@ def test_what_is_near_the_flag_is_judged_by_the_encoder_and_says_so() -> None:
 
 def test_only_the_least_clear_claims_are_looked_at_closer() -> None:
     answer = "The Eiffel Tower was completed in 1889. Bananas are rich in potassium. It is a tall tower of the French."
-    one, none = score(answer, detector=by(1.0, closer_claims=1)), score(answer, detector=by(0.0))
+    around = score(answer, detector=by(0.0)).value
+    assert around is not None
+    narrow = Faithfulness(Faithfulness.Config(unsure_width=1.0, unsure_around=around, closer_claims=1))
+    narrow.load(resources())
+    one, none = score(answer, detector=narrow), score(answer, detector=by(0.0))
     changed = [a.support != b.support for a, b in zip(one.claims, none.claims, strict=True)]
     assert one.detail["claims_closer"] == 1
     assert sum(changed) == 1
@@ -149,23 +158,32 @@ def test_only_the_least_clear_claims_are_looked_at_closer() -> None:
     assert changed.index(True) == int(np.argmin(np.abs(np.array(supports) - Faithfulness.Config().claim_threshold)))
 
 
-def test_a_closer_look_reads_only_the_nearest_sentences() -> None:
-    read: list[str] = []
+def test_a_claim_is_read_with_the_sentences_nearest_to_it() -> None:
+    read: list[tuple[str, str]] = []
 
     class Listening:
-        name = encoder().name
-        dimension = encoder().dimension
+        name = reader().name
 
-        def encode(self, texts: Sequence[str]) -> Vectors:
-            read.extend(texts)
-            return encoder().encode(texts)
+        def read(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+            read.extend(pairs)
+            return reader().read(pairs)
 
     detector = Faithfulness(Faithfulness.Config(unsure_width=1.0))
-    detector.load(Resources(encoder=Listening))
+    detector.load(Resources(encoder=encoder, reader=Listening))
     contexts = [f"Sentence number {i} is about the town of Place{i}." for i in range(30)]
     score("Place7 is a town.", contexts, detector)
-    assert len(read) == 1 + NEAR
-    assert "Sentence number 7 is about the town of Place7." in read
+    [(claim, evidence)] = read
+    assert claim == "Place7 is a town."
+    assert "Sentence number 7 is about the town of Place7." in evidence
+    assert sum(context in evidence for context in contexts) == NEAR
+
+
+def test_the_more_claims_the_nearer_the_flag_must_be_for_a_closer_look() -> None:
+    assert reaches(np.array([1.0, 2.0, 8.0]), 2).tolist() == [1.0, 1.0, 0.25]
+    claims = ["Paris is the capital of France.", "Bananas are rich in potassium.", "Cows eat grass."]
+    few, many = score(" ".join(claims)), score(" ".join(claims * 8))
+    assert (few.stage, few.detail["claims_closer"]) == ("cross_encoder", Faithfulness.Config().closer_claims)
+    assert (many.stage, "claims_closer" in many.detail) == ("static", False)
 
 
 def test_which_stage_answers_does_not_depend_on_the_batch() -> None:
@@ -173,7 +191,7 @@ def test_which_stage_answers_does_not_depend_on_the_batch() -> None:
     together = loaded().score(rows)
     alone = [loaded().score([row])[0] for row in rows]
     assert [s.stage for s in together] == [s.stage for s in alone]
-    assert {s.stage for s in together} == {"static", "minilm", ""} - ({""} if all(s.stage for s in together) else set())
+    assert {s.stage for s in together} == {"static", "cross_encoder", ""} - ({""} if all(s.stage for s in together) else set())
     assert all(a.value == pytest.approx(b.value, abs=1e-5) for a, b in zip(together, alone, strict=True) if b.value is not None)
 
 
@@ -266,15 +284,17 @@ def test_the_defaults_are_what_training_found() -> None:
 def test_the_cascade_loses_no_more_than_it_may() -> None:
     figures = card()["cascade"]
     assert max(figures["loss_macro"][1], figures["loss_pooled"][1]) <= figures["most_loss"] <= 0.01
+    config = Faithfulness.Config()
+    assert (figures["unsure_width"], figures["closer_claims"]) == (config.unsure_width, config.closer_claims)
 
 
 def test_the_card_describes_the_weights() -> None:
     content = (files("detectors") / "weights" / "faithfulness.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == card()["sha256"]
     assert len(content) < 1_000_000
-    assert card()["encoders"] == {"static": shared().name, "minilm": encoder().name}
+    assert card()["models"] == {"static": shared().name, "cross_encoder": reader().name}
     assert card()["version"] == Faithfulness.version
-    assert all(head.weights.shape == (len(FEATURES),) for head in read_heads())
+    assert [head.weights.shape for head in read_heads()] == [(len(FEATURES),), (len(READING),)]
 
 
 def test_the_card_says_better_than_the_best_single_rule() -> None:
@@ -284,8 +304,8 @@ def test_the_card_says_better_than_the_best_single_rule() -> None:
 
 
 def test_more_of_the_claim_in_the_evidence_never_counts_against_it() -> None:
-    for head in read_heads():
-        for (name, sign), weight in zip(FEATURES.items(), head.weights, strict=True):
+    for head, signs in zip(read_heads(), (FEATURES, READING), strict=True):
+        for (name, sign), weight in zip(signs.items(), head.weights, strict=True):
             assert sign * weight >= 0, name
 
 
@@ -300,14 +320,13 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         read_heads(tmp_path)
 
 
-def test_another_encoder_than_the_trained_one_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_reader_than_the_trained_one_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     class Other:
         name = "other"
-        dimension = 384
-        encode = staticmethod(encoder().encode)
+        read = staticmethod(reader().read)
 
-    Faithfulness().load(Resources(encoder=Other))
-    assert "another encoder" in caplog.text
+    Faithfulness().load(Resources(encoder=encoder, reader=Other))
+    assert "another model" in caplog.text
 
 
 # --- wording ---------------------------------------------------------------------------------------------------------
@@ -345,11 +364,16 @@ def test_training_runs_end_to_end_and_is_repeatable(tmp_path: Path, capsys: pyte
     for name, part in (("train", rows[::2]), ("dev", rows[1::2])):
         with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in part)
+    examples = [one for part in ("train", "dev") for one in labelled(tmp_path / f"{part}.jsonl.gz")]
+    logits = reader().read([(one.claim, one.evidence) for one in examples])
+    rows_read, claims = [one.row for one in examples], [one.claim for one in examples]
+    np.savez(tmp_path / "logits.npz", row=rows_read, claim=claims, folds=logits, source=logits)
+    read = Read.of(tmp_path / "logits.npz")
     heads = []
     for out in (tmp_path / "one", tmp_path / "two"):
-        assert training.train(tmp_path, out, encoder(), bootstraps=20) is not None
+        assert training.train(tmp_path, out, read, reader(), bootstraps=20) is not None
         heads.append((out / "faithfulness.safetensors").read_bytes())
-        assert read_heads(out).minilm.encoder == encoder().name
+        assert read_heads(out).cross_encoder.model == reader().name
     assert heads[0] == heads[1]
 
 
