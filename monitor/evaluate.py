@@ -198,15 +198,14 @@ def _take(
         value["context"] = lookup(item, "contexts")
     if all(value[name] is None for name in FIELDS if name != "label"):
         wanted = ", ".join(sorted({"text", *inputs}))
-        there = ", ".join(map(str, item)) or "nothing"
-        raise NotEvaluated(f"{place}: nothing to judge; the detector reads {wanted}, the row has {there}; say which with --map")
+        raise NotEvaluated(f"{place}: nothing to judge; the detector reads {wanted}, {_there(item)}; say which with --map")
     exchange = {name: _value(item[name]) for name in sorted(EXCHANGE & inputs) if name in item}
     into.rows.append({"record_id": str(len(into.rows)), **_fields(value, inputs), **exchange})
-    into.label.append(_label(value["label"], place, columns.get("label", "label")))
+    into.label.append(_label(value["label"], place, columns.get("label", "label"), item))
     if into.groups is not None and group is not None:
         of = lookup(item, group)
         if of is None:
-            raise NotEvaluated(f"{place}: no {group!r}, which --group names")
+            raise NotEvaluated(f"{place}: no {group!r}, which --group names; {_there(item)}")
         into.groups.append(str(of))
 
 
@@ -235,14 +234,20 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _label(value: Any, place: str, column: str) -> bool:
+def _there(item: Mapping[str, Any]) -> str:
+    return f"the row has {', '.join(map(str, item)) or 'nothing'}"
+
+
+def _label(value: Any, place: str, column: str, item: Mapping[str, Any]) -> bool:
     text = str(value).strip().lower()
     if text in YES:
         return True
     if text in NO:
         return False
     if value is None:
-        raise NotEvaluated(f"{place}: no {column!r}; every row needs a label, and --map label=COLUMN says where it stands")
+        raise NotEvaluated(
+            f"{place}: no {column!r}; every row needs a label, and --map label=COLUMN says where it stands; {_there(item)}"
+        )
     raise NotEvaluated(f"{place}: {column} is {str(value)[:40]!r}; it must be 1 (the bad case) or 0")
 
 

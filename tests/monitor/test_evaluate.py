@@ -195,7 +195,9 @@ def test_people_get_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         pytest.param(
             ("--map", "text=comment"), "row 1: nothing to judge; the detector reads question, response, text", id="no text"
         ),
-        pytest.param(("--group", "origin"), "row 1: no 'origin', which --group names", id="no group"),
+        pytest.param(
+            ("--group", "origin"), "row 1: no 'origin', which --group names; the row has text, label, source", id="no group"
+        ),
         pytest.param(("--limit", "1"), "all 1 rows that have a value are labelled ", id="one label"),
         pytest.param(("--dataset", "rows.txt"), "rows.txt: its name must end in .jsonl", id="format"),
         pytest.param(("--dataset", "none.jsonl"), "none.jsonl: cannot be read (No such file", id="missing"),
