@@ -19,9 +19,11 @@ class Ragas:
 
     def __init__(self) -> None:
         import ragas
+        from ragas._analytics import get_userid
         from ragas.metrics import DiscreteMetric, NumericMetric, collections
 
         self.version: str = ragas.__version__
+        get_userid()  # kept from now on: each call asks for it though nobody is told, and the first leaves a file open
         self.collections = collections
         self.DiscreteMetric, self.NumericMetric = DiscreteMetric, NumericMetric
 
