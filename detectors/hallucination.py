@@ -53,7 +53,7 @@ class Hallucination:
     inputs: ClassVar[frozenset[str]] = Faithfulness.inputs | {"samples", "logprobs", "messages"}
     worse: ClassVar[Worse] = "higher"
     # At most one supported answer in ten is flagged on dev, the sources weighing equally; see the card.
-    flag: ClassVar[float] = 0.66
+    flag: ClassVar[float] = 0.69
 
     class Config(Faithfulness.Config):
         """Settings of `hallucination`: those of `faithfulness`, and its own."""
