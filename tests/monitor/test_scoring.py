@@ -341,7 +341,7 @@ def test_its_thread_scores_what_comes_and_waits_for_a_store_that_is_away(world: 
 
 
 def test_a_score_that_may_not_alert_is_stored_and_moves_no_flag_reading_or_histogram(make_world: Callable[..., World]) -> None:
-    doubtful = check("doubtful", "Doubtful", model="bot", flag=0.4, threshold={"upper": 0.5}, min_records=2)
+    doubtful = check("doubtful", "Doubtful", model="bot", flag=0.4, threshold={"upper": 0.2}, min_records=2)
     world = make_world(checks=[doubtful], scoring={"settle_seconds": 0})
     at = NOON - timedelta(minutes=55)
     world.send("generations", generation("bare", at), *(generation(name, at, contexts=["one"]) for name in ("a", "b")))
