@@ -40,10 +40,10 @@ class Toxicity:
     """
 
     name: ClassVar[str] = "toxicity"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     inputs: ClassVar[frozenset[str]] = frozenset({"question", "response"})
     worse: ClassVar[Worse] = "higher"
-    flag: ClassVar[float] = 0.67
+    flag: ClassVar[float] = 0.68
 
     class Config(DetectorConfig):
         """Settings of `toxicity`."""

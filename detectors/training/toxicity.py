@@ -32,7 +32,7 @@ from detectors.static import shared
 from detectors.toxicity import Toxicity
 from detectors.toxicity_head import LABELS, NAME, Head, Stage, load_head, save_head
 from detectors.toxicity_text import BITS, grams, plain
-from detectors.training.bands import auroc
+from detectors.training.bands import auroc, losses
 from detectors.training.contrast_abuse import SOURCE as MADE_UP
 from detectors.training.contrast_abuse import made_up
 from detectors.training.figures import rounded
@@ -49,7 +49,7 @@ WEIGHTS = {MADE_UP: 4.0, ORDINARY: 1.0}
 ABUSE_SOURCES = ("convabuse", "davidson")  # whose positives are abuse; the others' are hate, and may be abuse or not
 BOOTSTRAPS = 1_000
 FALSE_FLAGS, ORDINARY_FALSE_FLAGS = 0.10, 0.01
-CASCADE_LOSS = 0.001  # of the mean AUROC within sources that the first stage may cost
+CASCADE_LOSS = 0.005  # of the mean AUROC within sources that the first stage may cost: half of 0.01, chance has the other half
 SOURCES = {
     "davidson": "t-davidson/hate-speech-and-offensive-language, MIT",
     "stormfront": "Vicomtech/hate-speech-dataset, CC-BY-SA 3.0",
@@ -234,8 +234,8 @@ def calibrated(logits: FloatArray, table: Table, label: int) -> tuple[float, flo
     return float(found[0]), float(found[1])
 
 
-def train(table: Table, labels: int = len(LABELS)) -> Head:
-    """Fitted on train, calibrated on dev; the band is chosen on dev, too. `labels`: only so many of `LABELS`."""
+def train(table: Table, labels: int = len(LABELS), given: Band | None = None) -> Head:
+    """Fitted on train, calibrated on dev; the band is `given`, or chosen on dev, too. `labels`: only so many of `LABELS`."""
     known, unseen = table.where(~table.dev), table.where(table.dev)
     stages: list[list[tuple[FloatArray, FloatArray, float]]] = [[], []]
     for label in range(labels):
@@ -262,7 +262,7 @@ def train(table: Table, labels: int = len(LABELS)) -> Head:
     )
     head = Head(first_stage, second_stage, Band(0.0, 1.0), *table.names)
     head = load_head(save_head(head), *table.names)  # as shipped: rounded
-    return replace(head, band=band(unseen, *probabilities(head, unseen)))
+    return replace(head, band=given or band(unseen, *probabilities(head, unseen)))
 
 
 def probabilities(head: Head, table: Table) -> tuple[FloatArray, FloatArray]:
@@ -288,7 +288,7 @@ def band(dev: Table, first: FloatArray, second: FloatArray) -> Band:
     best, least = Band(0.0, 1.0), np.inf
     whole = within(dev, second[:, 0])
     ordinary = dev.source == ORDINARY
-    for low in np.arange(0.0, 0.5, 0.02):
+    for low in np.arange(0.0, 0.6, 0.02):
         for high in np.arange(0.7, 1.001, 0.02):
             asked = (first[:, 0] >= low) & (first[:, 0] <= high)
             share = float(asked[ordinary].mean()) + 0.1 * float(asked.mean()) if ordinary.any() else float(asked.mean())
@@ -309,14 +309,15 @@ def real_sources(table: Table) -> list[str]:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def leave_one_source_out(table: Table) -> dict[str, Any]:
-    """Each source's dev, judged by heads that saw nothing of that source, beside logistic regression on the same vectors."""
+def leave_one_source_out(table: Table, shipped: Band) -> dict[str, Any]:
+    """Each source's dev, judged in the shipped band by heads that saw nothing of that source, beside logistic regression on the
+    same vectors."""
     ours, theirs, shares = {}, {}, {}
     draws = []
     rng = np.random.default_rng(SEED)
     for source in real_sources(table):
         rest, held = table.where(table.source != source), table.where((table.source == source) & table.dev)
-        value, asked = cascaded(train(rest, labels=1), held)
+        value, asked = cascaded(train(rest, labels=1, given=shipped), held)
         plain_ = plain_regression(rest, held)
         ours[source], theirs[source] = auroc(held.toxic, value), auroc(held.toxic, plain_)
         shares[source] = float(asked.mean())
@@ -350,6 +351,14 @@ def plain_regression(rest: Table, held: Table) -> FloatArray:
     known = rest.where(~rest.dev & ~np.isin(rest.source, (MADE_UP, ORDINARY)))
     model = LogisticRegression(max_iter=1_000).fit(known.untouched, known.toxic)
     return np.asarray(model.decision_function(held.untouched), dtype=np.float64)
+
+
+def lost(dev: Table, second: FloatArray, value: FloatArray) -> dict[str, list[float]]:
+    """AUROC lost against the second stage for all, on the same resampled rows: lower end, mean and upper end of the interval."""
+    real = np.isin(dev.source, real_sources(dev))
+    rows = np.arange(real.sum()).astype(str)
+    found = losses(dev.toxic[real], dev.source[real], rows, second[real], value[real], draws=BOOTSTRAPS)
+    return {name: [rounded(v, 4) for v in interval] for name, interval in found._asdict().items()}
 
 
 def figures(table: Table, value: FloatArray, flag: float) -> dict[str, Any]:
@@ -421,13 +430,14 @@ def write(table: Table, out: Path, *, figures_too: bool = True) -> dict[str, Any
                 "second": rounded(within(dev, second[:, 0])),
                 "shipped": rounded(within(dev, value)),
             },
+            "cascade_loss": lost(dev, second[:, 0], value),
             "made_up": rounded(auroc(dev.toxic[made], value[made])),
             "made_up_flagged": {
                 str(label): rounded(float((value[made & (dev.toxic == bool(label))] >= flag).mean())) for label in (0, 1)
             },
             "ordinary": {"rows": int(ordinary.sum()), "flagged": rounded(float((value[ordinary] >= flag).mean())),
                          "second_stage": rounded(float(asked[ordinary].mean()))} if ordinary.any() else None,
-            "leave_one_source_out": leave_one_source_out(table),
+            "leave_one_source_out": leave_one_source_out(table, head.band),
         }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{NAME}.safetensors").write_bytes(content)
