@@ -29,7 +29,7 @@ def test_sizes_are_a_quarter_apart_at_most() -> None:
 @pytest.mark.parametrize("method", ("anderson", "wasserstein", "ks"))
 def test_the_null_of_another_size_keeps_its_level(method: str) -> None:
     rng = np.random.default_rng(7)
-    detector = ScoreDrift(ScoreDrift.Config(column="x", method=method, reading="p_value", block_rows=1))  # type: ignore[arg-type]
+    detector = ScoreDrift(ScoreDrift.Config(column="x", method=method, reading="p_value", block_rows=1))
     reference = frame(rng, 40_000)
     found = np.array([detector.compare(reference, frame(rng, ROWS)).value for _ in range(300)])
     # Of 300 at 5 and 20 %: the exact binomial interval of 99.9 %.

@@ -218,6 +218,7 @@ def test_a_check_of_the_daemon_reads_many_rows_from_summaries(make_world: Callab
     world = make_world(checks=[check({"trailing": "9d"}).model_dump(exclude={"settings"})])
     for meter in (one._meter for one in world.runners.values()):
         assert meter._counting is not None
+        assert isinstance(meter._traffic, Predictions)
         meter._counting = Counting(meter.check, meter._traffic, meter._references, **FEW)
     traffic(world, TODAY - 10 * DAY, TODAY, 9_600)
     traffic(world, TODAY, TODAY + HOUR, 400, shift=40)
