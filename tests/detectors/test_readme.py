@@ -38,6 +38,12 @@ def test_the_examples_run() -> None:
     assert found.failed == 0
 
 
+@pytest.mark.parametrize("page", (FOLDER / "README.md", FOLDER.parent / "README.md"), ids=("detectors", "first page"))
+def test_every_detector_stands_in_the_table(page: Path) -> None:
+    first = re.findall(r"^\| ([^|]*`[^|]*) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(registry.SHIPPED) <= {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+
+
 @pytest.mark.parametrize("name", sorted(registry.SHIPPED))
 def test_every_setting_of_a_detector_stands_under_its_heading(name: str) -> None:
     text = section(name).partition("### Encoder")[0]
