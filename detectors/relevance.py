@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from detectors.cascade import Answer, Stage, run
 from detectors.claims import Span, sentences
 from detectors.contract import Encoder, Resources
-from detectors.faithfulness import MAX_QUESTION_CHARS, Head, HeadDamaged, Heads
+from detectors.faithfulness import MAX_QUESTION_CHARS, Head, HeadDamaged
 from detectors.support import Wording, union, wording
 
 log = logging.getLogger(__name__)
@@ -179,12 +179,19 @@ def features_of(looks: Sequence[Look]) -> FloatArray:
 # --- the heads -------------------------------------------------------------------------------------------------------
 
 
+class Heads(NamedTuple):
+    """One for each stage, named as the stage is."""
+
+    static: Head
+    minilm: Head
+
+
 def load_heads(name: str, resources: Resources, closer: bool) -> Heads:
     """The heads of the detector `name`, with a warning where the encoders are others than those it was trained on."""
     heads = read_heads(name)
     used = {"static": resources.static().name} | ({"minilm": resources.encoder().name} if closer else {})
     for stage, encoder in used.items():
-        if encoder != (trained := getattr(heads, stage).encoder):
+        if encoder != (trained := getattr(heads, stage).model):
             log.warning(
                 f"{name} was trained on another encoder; train it again with detectors.training.relevance",
                 extra={"trained": trained, "used": encoder},
@@ -212,7 +219,7 @@ def read_head(found: dict[str, Any]) -> Head:
 def written(head: Head) -> dict[str, Any]:
     """What `read_head` reads. Python writes a float so that it comes back the same."""
     arrays = {"mean": head.mean, "scale": head.scale, "weights": head.weights}
-    return {"encoder": head.encoder, "bias": head.bias} | {name: values.tolist() for name, values in arrays.items()}
+    return {"encoder": head.model, "bias": head.bias} | {name: values.tolist() for name, values in arrays.items()}
 
 
 def digest(heads: dict[str, Any]) -> str:

@@ -24,8 +24,8 @@ from detectors.claims import sentences
 from detectors.context_relevance import ContextRelevance, claims_of, used
 from detectors.contract import Encoder
 from detectors.embedding import EncoderConfig, SentenceEncoder
-from detectors.faithfulness import Head, Heads
-from detectors.relevance import CLOSER, FEATURES, FILE, digest, written
+from detectors.faithfulness import Head
+from detectors.relevance import CLOSER, FEATURES, FILE, Heads, digest, written
 from detectors.static import StaticEncoder
 from detectors.training.bands import Chosen, auroc, choose, macro_auroc
 from detectors.training.faithfulness import L2, SOURCES
@@ -164,7 +164,7 @@ def leave_one_source_out(train: Pairs, dev: Pairs, names: Heads, band: Band) -> 
     out = {}
     for source in np.unique(dev.source):
         rest = dev.where(dev.source == source)
-        heads = fit_both(train.where(train.source != source), names.static.encoder, names.minilm.encoder)
+        heads = fit_both(train.where(train.source != source), names.static.model, names.minilm.model)
         out[str(source)] = rounded(auroc(rest.relevant, cascaded(heads, rest, band)))
     return out
 
