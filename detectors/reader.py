@@ -101,7 +101,8 @@ class ReaderModel:
         path = find_model(None)
         self._out_of_memory = torch.OutOfMemoryError
         self.device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer: Any = Tokenizer.from_file(str(path / "tokenizer.json"))
+        tokenizer: Any = Tokenizer.from_file(str(path / "tokenizer.json"))
+        self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._start: int = self._tokenizer.token_to_id("[CLS]")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def _alternatives(top: Any) -> tuple[float, ...]:
     return tuple(max(FLOOR, float(log)) for log in logs if _is_log(log))
 
 
-def _is_log(value: Any) -> bool:
+def _is_log(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value <= 0 and not math.isnan(value)
 
 

@@ -212,7 +212,7 @@ def test_ways_are_named_once_and_known() -> None:
 def test_heads_come_back_as_they_were_written_and_damage_is_noticed(tmp_path: Path) -> None:
     heads = {}
     for way, names in FEATURES.items():
-        mean, scale, weights = (np.arange(len(names)) + i + 0.1 for i in range(3))
+        mean, scale, weights = (np.arange(len(names), dtype=np.float64) + i + 0.1 for i in range(3))
         heads[way] = written(way, Head(mean, scale, weights, bias=0.3, may_alert=way == "context"))
     (tmp_path / FILE).write_text(json.dumps({"heads": heads, "sha256": digest(heads)}))
     found = read_heads(tmp_path)

@@ -30,5 +30,8 @@ def alerts(reference: pd.DataFrame, analysis: pd.DataFrame, rows: int) -> list[b
 if __name__ == "__main__":
     folder, rows = Path(sys.argv[1]), int(sys.argv[2])
     numbers = sorted(int(path.stem.split("-")[1]) for path in folder.glob("reference-*.parquet"))
-    sides = ((n, *(pd.read_parquet(folder / f"{side}-{n}.parquet") for side in ("reference", "analysis"))) for n in numbers)
-    print(json.dumps({"version": nml.__version__, "alerts": {n: alerts(*both, rows) for n, *both in sides}}))
+    found = {
+        n: alerts(pd.read_parquet(folder / f"reference-{n}.parquet"), pd.read_parquet(folder / f"analysis-{n}.parquet"), rows)
+        for n in numbers
+    }
+    print(json.dumps({"version": nml.__version__, "alerts": found}))
