@@ -208,7 +208,8 @@ class RowDetector(Protocol):
 
     `inputs` names the row keys it reads. `flag` is where, without a word from the check, a score counts as flagged
     (at or beyond it in the direction of `worse`). A detector with a method `load(resources: Resources) -> None` has it
-    called once, in the process that scores, before the first `score`.
+    called once, in the process that scores, before the first `score`. One whose scores have every claim of an answer with the
+    passage it stands in best says `every_claim = True`: its claims tell which passages were used.
     """
 
     name: ClassVar[str]

@@ -64,6 +64,7 @@ class Faithfulness:
     version: ClassVar[str] = "3"
     inputs: ClassVar[frozenset[str]] = frozenset({"response", "contexts", "question"})
     worse: ClassVar[Worse] = "lower"
+    every_claim: ClassVar[bool] = True
     # At most one supported answer in ten is flagged on dev, the sources weighing equally; see the card.
     flag: ClassVar[float] = 0.34
 

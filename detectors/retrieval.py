@@ -71,7 +71,7 @@ class Retrieval:
         relevance_by: str = Field("context_relevance", min_length=1, description="check or detector that judged the passages")
         relevant_above: float = Field(0.35, ge=0, le=1, description="a passage is relevant whose probability is above")
         support_by: str = Field("faithfulness", min_length=1, description="check or detector that found claims in passages")
-        supports_from: float = Field(0.55, ge=0, le=1, description="a claim is supported from here on")
+        supports_from: float = Field(0.5, ge=0, le=1, description="a claim is supported from here on")
         min_rows: int = Field(30, ge=1, description="answers that the metric is of")
         confidence: float = Field(0.95, gt=0, lt=1, description="of the interval")
 

@@ -81,6 +81,7 @@ class Scored:
     flag: float
     worse: str
     every_answer: bool = True  # it scores all of them, and soon
+    every_claim: bool = False  # its claims tell which passages were used
 
 
 def scored(checks: Iterable[Check], model: str) -> dict[str, Scored]:
@@ -89,9 +90,9 @@ def scored(checks: Iterable[Check], model: str) -> dict[str, Scored]:
     by_detector: dict[str, list[Scored]] = {}
     for check in checks:
         if check.model == model and registry.is_row(registry.load(check.detector)):
-            row = RowCheck(check.detector, check.settings)
-            soon = not getattr(registry.load(check.detector), "judged", False)
-            one = Scored(row.hash, row.flag if check.flag is None else check.flag, row.worse, soon)
+            row, detector = RowCheck(check.detector, check.settings), registry.load(check.detector)
+            soon, every_claim = not getattr(detector, "judged", False), getattr(detector, "every_claim", False)
+            one = Scored(row.hash, row.flag if check.flag is None else check.flag, row.worse, soon, every_claim)
             found[check.name] = one
             by_detector.setdefault(row.name, []).append(one)
     return {**{name: ones[0] for name, ones in by_detector.items() if len({*ones}) == 1}, **found}
@@ -135,8 +136,9 @@ class Answers:
             self._know(name, scores)
         self._retrieved = [name for name in self._named if retrieved.is_number(name) or retrieved.is_list(name)]
         # Passages that come late have their answer scored again, which is how they are noticed.
-        anyone = min((one.hash for one in scores.values() if one.every_answer), default=None)
-        self._noticed_by = {anyone} if anyone is not None and self._retrieved else set()
+        read = {one.hash for one in self._scores.values() if one.every_answer}
+        others = {one.hash for one in scores.values() if one.every_answer}
+        self._noticed_by = (read or {*sorted(others)[:1]}) if self._retrieved else set()
 
     def _know(self, name: str, scores: Mapping[str, Scored]) -> None:
         if name in NUMBERS or name in TEXTS or name in VECTORS or retrieved.is_number(name):
@@ -151,6 +153,12 @@ class Answers:
             if found[2] not in scores:
                 there = ", ".join(sorted(scores)) or "none"
                 raise ValueError(f"reads {name!r}, but {self.model} has no row check {found[2]!r}; there are {there}")
+            if found[1] == "support" and not scores[found[2]].every_claim:
+                there = ", ".join(sorted(other for other, one in scores.items() if one.every_claim)) or "none"
+                raise ValueError(
+                    f"reads {name!r}, but {found[2]!r} does not say of every claim which passage it stands in; of those that do "
+                    f"(faithfulness, or one's own with every_claim = True) {self.model} has {there}"
+                )
             self._scores[found[2]] = scores[found[2]]
 
     @property
@@ -161,13 +169,13 @@ class Answers:
     @property
     def kinds(self) -> tuple[str, ...]:
         feedback = any(name.startswith("feedback.") for name in self._named)
-        passages = bool(self._retrieved) and not self.hashes
+        passages = bool(self._retrieved) and not self._noticed_by
         kinds = {"scores": bool(self.hashes), "contexts": passages, "feedback": feedback}
         return ("calls", *(kind for kind, reads in kinds.items() if reads))
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        return tuple(sorted({one.hash for one in self._scores.values()} or self._noticed_by))
+        return tuple(sorted({one.hash for one in self._scores.values()} | self._noticed_by))
 
     def features(self, features: Mapping[str, ColumnKind] = {}) -> Mapping[str, ColumnKind]:
         return {name: self._kind(name) for name in self._named if name not in VECTORS}

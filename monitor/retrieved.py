@@ -7,7 +7,7 @@ retrieval.mean_score    their mean
 relevance.NAME          JSON list: how relevant the check NAME, or the only one with the detector NAME, finds each passage it
                         read (`detail.passages`), in the order of their rank
 support.NAME            JSON list: of each passage in force the highest support of a claim that stands in it best, null where
-                        none does; none where only a part of the passages was read
+                        none does; none where only a part of the passages or of the claims was read
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def joins(
                 "SELECT p.record_id, to_json(list(k.support ORDER BY p.seq))::VARCHAR AS list "
                 f"FROM {passages} p JOIN ({scores}) s ON s.record_id = p.record_id LEFT JOIN ({claims}) k "
                 "ON k.record_id = p.record_id AND k.revision = s.revision AND k.context_seq = p.seq WHERE s.outcome = 'ok' "
-                "AND json_extract(s.detail, '$.contexts_truncated') IS NULL GROUP BY p.record_id"
+                "AND json_extract(s.detail, '$.contexts_truncated') IS NULL "
+                "AND json_extract(s.detail, '$.claims_truncated') IS NULL GROUP BY p.record_id"
             )
         found.append(f"LEFT JOIN ({lists}) {quote(name)} USING (record_id)")
     return found

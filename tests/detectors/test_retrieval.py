@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from detectors.context_relevance import ContextRelevance
 from detectors.contract import Frame, NotEnoughData, NotEvaluable, Reading
+from detectors.faithfulness import Faithfulness
 from detectors.retrieval import Retrieval, average_precision, effective
 
 RELEVANCE, SUPPORT = "relevance.context_relevance", "support.faithfulness"
@@ -52,6 +54,12 @@ def test_context_precision_is_the_mean_of_average_precision_over_answers() -> No
     assert reading.lower is not None
     assert reading.upper is not None
     assert 0 <= reading.lower < reading.value < reading.upper <= 1
+
+
+def test_a_passage_is_relevant_and_a_claim_supported_where_the_detectors_that_say_so_have_it() -> None:
+    config = Retrieval.Config()
+    assert config.relevant_above == ContextRelevance.flag
+    assert config.supports_from == Faithfulness.Config().claim_threshold
 
 
 def test_average_precision_is_that_of_scikit_learn() -> None:

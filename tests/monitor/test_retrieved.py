@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from detectors.contract import Claim, DetectorConfig, Row, Score, Window, Worse
+from monitor.answers import Answers, Scored
 from monitor.config import Config
 from tests.monitor.support import NOON, World, contexts, generation
 from tests.monitor.test_answers import DAWN, at, on_answers, read, settled
@@ -28,6 +29,7 @@ class ByWords:
     inputs: ClassVar[frozenset[str]] = frozenset({"question", "response", "contexts"})
     worse: ClassVar[Worse] = "lower"
     flag: ClassVar[float] = 0.5
+    every_claim: ClassVar[bool] = True
 
     class Config(DetectorConfig):
         pass
@@ -44,7 +46,8 @@ class ByWords:
         passages = [float(text.split()[-1]) for text in row["contexts"]]
         named = [int(word) for word in row["response"].split() if word.isdigit()]
         claims = [Claim(0, 1, 0.9 if i < len(passages) else 0.1, min(i, len(passages) - 1)) for i in named]
-        more: dict[str, Any] = {"contexts_truncated": True} if "cut" in row["response"] else {}
+        cut = ("contexts_truncated", "claims_truncated")
+        more: dict[str, Any] = {name: True for name in cut if name in row["response"]}
         return Score.ok(max(passages), claims=claims, passages=passages, **more)
 
 
@@ -73,15 +76,16 @@ def test_columns_say_what_an_answer_was_given_and_what_it_made_of_it(make_world:
         "generations",
         generation("a", at(1), contexts=scored, response="it is in 1"),
         generation("b", at(2), contexts=["alone 0.4"], response="it is nowhere: 7"),
-        generation("c", at(3), contexts=["alone 0.4"], response="was cut 0"),
+        generation("c", at(3), contexts=["alone 0.4"], response="contexts_truncated 0"),
         generation("d", at(4)),
+        generation("e", at(5), contexts=["first 0.9", "named by the rest of it 0.4"], response="0 claims_truncated"),
     )
     settled(world)
     used, relevant = window(world, "found"), window(world, "by")
-    assert used.numbers("retrieval.passages").tolist() == [2, 1, 1, 0]
-    assert used.numbers("retrieval.searches").tolist() == [0, 0, 0, 0]
-    assert lists(used, "support.judged") == [[None, 0.9], [0.1], None, None]
-    assert lists(relevant, "relevance.by_words") == [[0.9, 0.1], [0.4], [0.4], None]
+    assert used.numbers("retrieval.passages").tolist() == [2, 1, 1, 0, 2]
+    assert used.numbers("retrieval.searches").tolist() == [0, 0, 0, 0, 0]
+    assert lists(used, "support.judged") == [[None, 0.9], [0.1], None, None, None], "of the last two only a part was read"
+    assert lists(relevant, "relevance.by_words") == [[0.9, 0.1], [0.4], [0.4], None, [0.9, 0.4]]
 
 
 def test_scores_of_the_retriever_are_columns_whose_drift_fires(make_world: Callable[..., World]) -> None:
@@ -172,6 +176,24 @@ def test_passages_that_come_late_restate_the_window_of_their_answer(make_world: 
     assert read(world, "found")[10] == 3 / 4
     revisions = [r["revision"] for r in world.rows("readings", "bot", where="check_name = 'found'") if r["slot"] == at(10)]
     assert revisions == [1, 2]
+
+
+@pytest.mark.parametrize("by", ("hallucination", "toxicity"))
+def test_passages_are_not_called_unused_by_claims_of_which_some_are_left_out(by: str) -> None:
+    models = [{"name": "bot", "task": "llm"}]
+    judged = {**SCORED, "detector": by}
+    unused = on_answers("found", "retrieval", settings={"metric": "unused_ratio", "support_by": "judged"})
+    with pytest.raises(ValidationError, match=r"reads 'support.judged', but 'judged' does not say of every claim"):
+        Config.model_validate({"models": models, "checks": [judged, unused]})
+
+
+def test_late_passages_are_noticed_beside_a_score_that_only_a_sample_has() -> None:
+    scores = {"asked": Scored("a", 0.5, "lower", every_answer=False), "all": Scored("b", 0.5, "lower")}
+    inputs = frozenset({"score.asked", "retrieval.passages"})
+    both = Answers("bot", inputs, {}, scores, every_call=False)
+    assert (both.kinds, both.hashes) == (("calls", "scores"), ("a", "b"))
+    alone = Answers("bot", inputs, {}, {"asked": scores["asked"]}, every_call=False)
+    assert (alone.kinds, alone.hashes) == (("calls", "scores", "contexts"), ("a",))
 
 
 def test_precision_is_read_after_sealing_as_before(make_world: Callable[..., World]) -> None:
