@@ -103,6 +103,8 @@ def test_the_unit_runs_the_programs_that_the_image_has_and_waits_until_the_daemo
     assert settings["Type"] == "notify"
     assert settings["ExecStart"] == "/opt/modelwatch/bin/modelwatch run /etc/modelwatch/modelwatch.yaml"
     assert settings["DynamicUser"] == "yes"
+    [mode] = re.findall(r"install -D -m (\d+) modelwatch.yaml", unit)
+    assert int(mode, 8) & 0o004, "a user made at the start belongs to no group that the file could be given to"
 
 
 def test_an_instruction_that_the_reader_does_not_know_is_named(tmp_path: Path) -> None:
