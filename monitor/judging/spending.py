@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from detectors.judge import Judge
@@ -15,8 +16,10 @@ from detectors.judging.book import Used
 from detectors.judging.endpoint import Rates
 from monitor.config import Config, JudgeBudget
 from monitor.genai import prices
-from monitor.reader import Reader
-from monitor.transaction import Transaction
+
+if TYPE_CHECKING:  # reading a config asks for prices here, and needs no engine
+    from monitor.reader import Reader
+    from monitor.transaction import Transaction
 
 
 class Spending:
