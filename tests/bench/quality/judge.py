@@ -115,7 +115,7 @@ def section(path: Path) -> str:
     calls, usd = 31, 0.06
     free, both = run(rows, {}, escalate=False), run(rows, {}, escalate=True)
     few, cheap = run(rows, {"calls_per_day": calls}, escalate=True), run(rows, {"usd_per_day": usd}, escalate=True)
-    dearest = MAX_TOKENS * PRICE["output"] / 1e6  # of one answer; the prompt comes to it
+    dearest = MAX_TOKENS * PRICE["output"] / 1e6
     lines = [
         ("sampled", len(drawn), len(free.sampled), free.sampled == drawn and not free.escalated),
         ("calls of the sample", EACH * len(drawn), free.calls, free.calls == free.booked == EACH * len(drawn)),
@@ -125,7 +125,8 @@ def section(path: Path) -> str:
         (f"judged within {calls} calls", calls // EACH, len(few.judged),
          len(few.judged) == calls // EACH and few.judged | few.unspent == both.unclear | drawn),
         (f"calls within {calls}", calls - calls % EACH, few.calls, few.calls == few.booked == calls - calls % EACH),
-        (f"USD within {usd}", f"{usd - dearest:.3f} to {usd}", f"{cheap.cost:.4f}",
+        # A call is made while the dearest it may become is left: its whole answer, and the prompt that comes to it.
+        (f"USD within {usd}, of which a call may take over {dearest:.3f}", f"at most {usd}", f"{cheap.cost:.4f}",
          cheap.cost <= usd and abs(cheap.cost - cheap.calls * COST) < 1e-9 and cheap.calls > 0),
     ]  # fmt: skip
     table = "".join(f"| {what} | {wanted} | {counted} | {'yes' if same else 'NO'} |\n" for what, wanted, counted, same in lines)
