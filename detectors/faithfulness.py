@@ -374,7 +374,7 @@ class Head:
         """Support of each claim, (claims,), from its features, (claims, features)."""
         # Row by row, because a matrix product may sum in another order for another number of rows.
         logits = ((features - self.mean) / self.scale * self.weights).sum(axis=1) + self.bias
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float64)
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0))), dtype=np.float64)
 
 
 class Heads(NamedTuple):
