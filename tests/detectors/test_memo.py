@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from detectors.memo import Memo
 
 Rows = Sequence[dict[str, Any]]
@@ -74,8 +76,6 @@ def test_what_could_not_be_made_is_tried_again() -> None:
         raise OSError("no disk")
 
     for _ in range(2):
-        try:
+        with pytest.raises(OSError, match="no disk"):
             memo.of("a", [row("x")], INPUTS, fails)
-        except OSError as exc:
-            assert str(exc) == "no disk"
     assert memo.of("a", [row("x")], INPUTS, make) == ["'x' 0"]
