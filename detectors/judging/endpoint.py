@@ -43,6 +43,16 @@ class EndpointConfig(BaseModel):
     score_calls: int = Field(12, ge=1, description="most calls for one score")
     price: Rates | None = Field(None, description="USD per million tokens of `model`; default: from the table of prices")
 
+    @field_validator("api_key")
+    @classmethod
+    def _goes_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()  # a line's end of a file or a variable is no part of it
+        if not key or not key.isascii() or not key.isprintable():
+            raise ValueError("no key that fits into a header: give printable ASCII characters, on one line")
+        return SecretStr(key)
+
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str) -> str:

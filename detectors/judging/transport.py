@@ -45,27 +45,36 @@ class Metered(httpx.AsyncBaseTransport):
             Stopped: there is no answer, or none that a score can be made of.
         """
         meter, tries = METER.get(), 0
+        answer: httpx.Response | None = None
         await request.aread()
         size = len(request.content)
         while True:
             await self._gate(meter)
-            stake = self._book.begin(meter, size)
-            code, given, answered = "cancelled", 0, 0
-            answer: httpx.Response | None = None
+            try:
+                stake = self._book.begin(meter, size)
+            except Stopped as stopped:
+                if answer is not None and stopped.reason == "call_limit":
+                    # It is the endpoint that sent the score away so often: no fault of the record.
+                    reason = "server_error" if answer.status_code >= 500 else "rate_limited"
+                    raise Stopped(reason, self._said(answer), retry_seconds=NO_RETRY_AFTER_SECONDS) from None
+                raise
+            # Of one that is cut off it is not known what it took; it has been sent, and may have to be paid.
+            code, given, answered = "cancelled", math.ceil(size / BYTES_A_TOKEN), 0
+            answer = None
             try:
                 answer = await self._send(request)
-                code = str(answer.status_code)
+                code, given = str(answer.status_code), 0
                 if answer.status_code == 200:
                     given, answered, stopped = self._read(answer, meter, size)
                     if stopped is not None:
                         raise stopped
                     return answer
-            except TimeoutError:  # it has been sent, and may have to be paid
-                code, given = "timeout", math.ceil(size / BYTES_A_TOKEN)
+            except TimeoutError:
+                code = "timeout"
                 said = f"no answer within {self._seconds:g} s"
                 raise Stopped("time_limit", said, retry_seconds=self._book.failed()) from None
             except httpx.TransportError as exc:
-                code, said = "connection", f"{type(exc).__name__}: {exc}"
+                code, given, said = "connection", 0, f"{type(exc).__name__}: {exc}"
             finally:
                 self._book.end(meter, stake, code, given, answered)
             tries += 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from detectors.contract import Outcome, Resources, Score
 from detectors.judge import Escalation, Judge
@@ -40,7 +40,7 @@ ROW: dict[str, Any] = {
         {"role": "assistant", "parts": [{"type": "text", "content": "Yes."}]},
     ],
 }
-NOT_HERE = {"bleu_score", "chrf_score", "data_compy_score", "non_llm_string_similarity", "rouge_score"}  # packages apart
+NOT_HERE = {"data_compy_score"}  # its package is apart
 
 
 class Lengths:
@@ -121,6 +121,27 @@ def test_a_metric_whose_package_is_missing_says_which(ask: Any, metric: str) -> 
     if score.outcome is not Outcome.OK:  # it is installed by chance
         assert (score.outcome, score.reason) == (Outcome.NOT_EVALUABLE, "not_installed")
         assert "pip install" in score.detail["error"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "said", "value"),
+    (
+        ("bleu_score", {}, "the cat sat on the mat", 1.0),
+        ("bleu_score", {}, "quite another thing altogether here", 0.0),
+        # 2 of its 3 words are there, and 2 of the 6 of the reference: 2 * 2/3 * 2/6 / (2/3 + 2/6)
+        ("rouge_score", {"rouge_type": "rouge1"}, "the cat slept", 4 / 9),
+        ("rouge_score", {"rouge_type": "rouge1", "mode": "recall"}, "the cat slept", 2 / 6),
+        ("chrf_score", {}, "the cat sat on the mat", 1.0),
+        ("non_llm_string_similarity", {}, "the cat sat on the hat", 1 - 1 / 22),
+        ("non_llm_string_similarity", {"distance_measure": "hamming"}, "the dog sat on the mat", 1 - 3 / 22),
+    ),
+)
+def test_metrics_of_strings_are_those_of_their_definition(
+    ask: Any, metric: str, options: dict[str, Any], said: str, value: float
+) -> None:
+    row = {"response": said, "attributes": {"reference": "the cat sat on the mat"}}
+    score = ask(row, {"metric": metric, "options": options})
+    assert score.value == pytest.approx(value, abs=0.005), score
 
 
 def test_a_verdict_is_what_the_judge_says(ask: Any) -> None:
@@ -205,7 +226,8 @@ def test_so_many_are_under_way_and_not_more(ask: Any, server: JudgeServer) -> No
 def test_a_short_wait_that_is_asked_for_is_kept_and_the_score_comes(ask: Any, server: JudgeServer) -> None:
     server.mode, server.retry_after = "429", "0.5"
     score = ask(ROW, score_calls=3)
-    assert (score.outcome, score.reason, len(server.asked)) == (Outcome.FAILED, "call_limit", 3)
+    assert (score.outcome, score.reason, len(server.asked)) == (Outcome.NOT_EVALUABLE, "judge_unavailable", 3)
+    assert score.detail["error"].startswith("rate_limited: HTTP 429")
 
 
 def test_without_an_endpoint_that_listens_nothing_is_scored_and_nothing_raised(ask: Any) -> None:
@@ -218,6 +240,15 @@ def test_a_key_that_the_endpoint_repeats_is_not_kept(ask: Any, server: JudgeServ
     score = ask(ROW, api_key="sk-of-somebody")
     assert server.headers[0]["authorization"] == "Bearer sk-of-somebody"
     assert "not with Bearer ***" in score.detail["error"]
+
+
+def test_a_key_is_one_line_and_what_is_wrong_with_it_does_not_show_it(ask: Any, server: JudgeServer) -> None:
+    assert ask(ROW, api_key="sk-of-somebody\n").outcome is Outcome.OK
+    assert server.headers[0]["authorization"] == "Bearer sk-of-somebody"
+    for key in ("sk-of\nsomebody", "sk-öf-somebody", " "):
+        with pytest.raises(ValidationError, match="no key that fits into a header") as caught:
+            EndpointConfig(base_url=server.url, model="m", api_key=SecretStr(key))
+        assert "somebody" not in str(caught.value)
 
 
 def test_an_endpoint_has_to_be_given_where_one_is_asked() -> None:
