@@ -201,9 +201,7 @@ class Metrics:
         self.judge_input = self._counter("modelwatch_judge_input_tokens_total", "Tokens the judge was sent", ("llm_model",))
         self.judge_output = self._counter("modelwatch_judge_output_tokens_total", "Tokens the judge answered", ("llm_model",))
         self.judge_cost = self._counter("modelwatch_judge_cost_usd_total", "What the judge cost", ("llm_model",))
-        self.judge_put_off = self._counter(
-            "modelwatch_judge_put_off_total", "Scores that are tried again later", ("reason",)
-        )
+        self.judge_put_off = self._counter("modelwatch_judge_put_off_total", "Scores that are tried again later", ("reason",))
         self.judge_duration = self._histogram("modelwatch_judge_score_duration_seconds", "Time of a score", (), LATENCY)
         self.judge_up = self._gauge("modelwatch_judge_up", "1 while the judge answers", ("llm_model",))
         self.judge_budget = self._gauge("modelwatch_judge_budget_left_ratio", "Share of the day's budget that is left", ("kind",))

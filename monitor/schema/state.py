@@ -62,8 +62,8 @@ replaces its segment, whose file stays until `deleted_at`. `level` is minute, ho
 with a segment that nobody reads for that. `drops` is the files of folders: rows
 taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
 the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round.
-`check_slices` is the values of a field that have become slices of a check, in the order of `place`. `judging` waits for the judge:
-`why` is sampled or escalated, `place` names model and record. `judge_spending` is what the judge took, by day."""
+`check_slices` is the values of a field that have become slices of a check, in the order of `place`. `judging` waits for the
+judge: `why` is sampled or escalated, `place` names model and record. `judge_spending` is what the judge took, by day."""
 
 
 def _added(kind: str, *columns: str) -> list[str]:
