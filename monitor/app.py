@@ -156,8 +156,8 @@ class App:
         self._begin(self._settling.start, self._settling.stop)
         self._begin(self._scoring.start, self._scoring.stop)
         if self._judging is not None and judges is not None:
+            # It ends before its process does, as it answers at once: what was paid so far is booked.
             self._begin(self._judging.start, self._judging.stop)
-            self._closers.append(judges.stop)  # likewise
         self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
         self._begin(self._scheduler.start, self._scheduler.stop)
         self._closers.append(self._worker.stop)

@@ -28,8 +28,9 @@ from monitor.errors import ChildAway, ChildFailed, StoreError
 from monitor.judging.process import Exchange, Item, Key, Progress
 from monitor.judging.rows import read
 from monitor.judging.selection import SAMPLED, JudgeCheck, judge_checks
-from monitor.judging.spending import Spending, difference, known_prices
+from monitor.judging.spending import Spending, difference, judges, known_prices
 from monitor.metrics import Metrics
+from monitor.reader import Reader
 from monitor.scoring import Scoring, append
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -40,8 +41,10 @@ RETRY_SECONDS = 1.0
 ANSWER_SECONDS = 30.0  # the process answers at once, unless it imports ragas
 BACKOFF_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0)
 AWAY_SECONDS = 3_600.0  # until a record in a damaged segment is read again
+GIVEN_UP_AT_ONCE = 200  # of those that have waited too long: faster than they come
 ATTEMPTS = 3  # of a score that came to no end in its time, or with which the process died
 ONE = "place = ? AND settings_hash = ? AND revision = ?"
+Checks = Mapping[str, Mapping[str, JudgeCheck]]  # by model and settings hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,14 @@ class Judging:
         self.configure(config)
         for reason in PUT_OFF:
             metrics.judge_put_off.labels(reason).inc(0)
+        for model in judges(config):  # so that the first call is an increase, too
+            for counter in (metrics.judge_input, metrics.judge_output, metrics.judge_cost):
+                counter.labels(model).inc(0)
         self._thread = threading.Thread(target=self._run, name="judging", daemon=True)
 
     def configure(self, config: Config) -> None:
         self._prices = known_prices(config)
-        self._checks: dict[str, dict[str, JudgeCheck]] = {
-            model: {check.hash: check for check in checks} for model, checks in judge_checks(config).items()
-        }
+        self._checks: Checks = {model: {check.hash: check for check in checks} for model, checks in judge_checks(config).items()}
         for model, checks in self._checks.items():
             for check in checks.values():
                 self._metrics.evaluations.labels(model, check.name).inc(0)
@@ -113,13 +117,14 @@ class Judging:
     def step(self) -> int:
         """Hand over what is due, write what is done, and return how many are done with."""
         self._look()
+        given_up = self._give_up()
         items = self._take()
         if not items and not self._waiting and self._last is not None:
-            return 0
+            return given_up
         progress = self._exchange(items)
         if progress is None:
-            return 0
-        return self._commit(progress)
+            return given_up
+        return given_up + self._commit(progress)
 
     # --- what is due ---
 
@@ -135,8 +140,38 @@ class Judging:
         for kind, share in self._spending.shares_left().items():
             m.judge_budget.labels(kind).set(share)
 
+    def _give_up(self) -> int:
+        """End what has waited too long, many at once: so the queue of an endpoint that is down has a bound."""
+        now = self._clock.now()
+        late = now - timedelta(seconds=self._judge.give_up_seconds)
+        with self._store.read() as reader:
+            due = [
+                work
+                for work in reader.query(
+                    "SELECT * FROM judging WHERE due_at <= ? AND queued_at <= ? ORDER BY queued_at, seq, settings_hash LIMIT ?",
+                    [now, late, GIVEN_UP_AT_ONCE + len(self._waiting)],
+                )
+                if _key(work) not in self._waiting
+            ]
+            found, _, _ = self._readable(reader, due) if due else ([], [], [])
+        if not found:
+            return 0
+        self._waiting |= {_key(work): Waiting(work, row) for work, row in found}
+        self._finish([(_key(work), _given_up(), 0.0) for work, _ in found], {})
+        return len(found)
+
+    def _readable(
+        self, reader: Reader, works: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[tuple[Mapping[str, Any], dict[str, Any]]], list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """Those that can be read, with their rows; those that cannot for now; and those whose checks are gone."""
+        checks = self._checks
+        known = [work for work in works if work["settings_hash"] in checks.get(work["model"], {})]
+        found, away = read(reader, known, {h: c.config for of_model in checks.values() for h, c in of_model.items()})
+        return found, away, [work for work in works if work["settings_hash"] not in checks.get(work["model"], {})]
+
     def _take(self) -> list[Item]:
-        """As many of those that are due as the judge can have under way; those that waited too long are given up."""
+        """As many of those that are due as the judge can have under way."""
+        checks = self._checks
         room = 2 * self._judge.concurrency - len(self._waiting)
         if room <= 0 or not self._suspects.isdisjoint(self._waiting):
             return []
@@ -150,28 +185,18 @@ class Judging:
                 )
                 if _key(work) not in self._waiting
             ]
-            known = [work for work in due if work["settings_hash"] in self._checks.get(work["model"], {})]
-            found, away = read(reader, known, {h: c.config for checks in self._checks.values() for h, c in checks.items()})
-        if len(known) < len(due):  # their checks are gone
-            self._drop([work for work in due if work not in known])
+            found, away, gone = self._readable(reader, due)
+        if gone:
+            self._drop(gone)
         if away:
             self._put_off([(work, AWAY_SECONDS) for work in away])
         if suspects := [one for one in found if _key(one[0]) in self._suspects]:
             found = [] if self._waiting else suspects[:1]  # alone, so that it takes no other with it
-        late = timedelta(seconds=self._judge.give_up_seconds)
         items: list[Item] = []
-        given_up: list[tuple[Key, Score, float]] = []
-        for work, row in found:
-            key = _key(work)
-            if now - work["queued_at"] >= late:
-                given_up.append((key, _given_up(), 0.0))
-            elif len(items) < room:
-                items.append(Item(key, self._checks[work["model"]][work["settings_hash"]].spec.settings, row))
-            else:
-                continue
-            self._waiting[key] = Waiting(work, row)
-        if given_up:
-            self._finish(given_up, {})
+        for work, row in found[:room]:
+            if (check := checks.get(work["model"], {}).get(work["settings_hash"])) is not None:
+                items.append(Item(_key(work), check.spec.settings, row))
+                self._waiting[_key(work)] = Waiting(work, row)
         return items
 
     def _drop(self, works: Sequence[Mapping[str, Any]]) -> None:
@@ -257,7 +282,8 @@ class Judging:
                 finished.append((key, score, verdict.seconds))
                 continue
             pause = max(score.retry_seconds, BACKOFF_SECONDS[min(one.work["attempts"], len(BACKOFF_SECONDS) - 1)])
-            (tried if verdict.calls else later).append((one.work, pause))
+            # Only what may be the fault of the record counts against it: an endpoint that was down does not.
+            (tried if score.reason == "time_limit" else later).append((one.work, pause))
             reasons[score.reason] += 1
         if finished or used:
             self._finish(finished, used)
@@ -290,14 +316,15 @@ class Judging:
     def _finish(self, finished: Sequence[tuple[Key, Score, float]], used: Mapping[str, Used]) -> None:
         """Write scores, take them off the queue, and book what was used: one transaction."""
         there: list[tuple[Key, Score, float]] = []
+        checks = self._checks  # those of one config, also where another one comes in between
 
         def keep(transaction: Transaction) -> None:
-            there[:] = self._unchanged(transaction, finished)
+            there[:] = self._unchanged(transaction, finished, checks)
             groups: dict[tuple[str, str], list[tuple[Key, Score, float]]] = {}
             for one in there:
                 groups.setdefault((one[0][0], one[0][1]), []).append(one)
             for (model, hash_), group in groups.items():
-                check = self._checks[model][hash_]
+                check = checks[model][hash_]
                 rows = [dict(self._waiting[key].row) for key, _, _ in group]
                 scores = [self._labelled(check, key, score) for key, score, _ in group]
                 append(transaction, model, check, rows, scores, range(len(rows)), "endpoint")
@@ -308,7 +335,7 @@ class Judging:
         self._store.run(keep)
         self._spending.committed(used)
         for key, score, seconds in there:
-            check = self._checks[key[0]][key[1]]
+            check = checks[key[0]][key[1]]
             Scoring.count(self._metrics, key[0], check, self._labelled(check, key, score), self._waiting[key].row["trace_id"])
             if seconds:
                 self._metrics.judge_duration.observe(seconds)
@@ -324,7 +351,7 @@ class Judging:
         return replace(score, stage=why, may_alert=why == SAMPLED or not check.config.rate)
 
     def _unchanged(
-        self, transaction: Transaction, finished: Sequence[tuple[Key, Score, float]]
+        self, transaction: Transaction, finished: Sequence[tuple[Key, Score, float]], checks: Checks
     ) -> list[tuple[Key, Score, float]]:
         """Those that still wait under the input that was judged, and whose check is still there."""
         places = sorted({self._waiting[key].work["place"] for key, _, _ in finished})
@@ -332,7 +359,7 @@ class Judging:
             return []
         marks = ", ".join("?" * len(places))
         now = {_key(work) for work in transaction.query(f"SELECT * FROM judging WHERE place IN ({marks})", places)}
-        return [one for one in finished if one[0] in now and one[0][1] in self._checks.get(one[0][0], {})]
+        return [one for one in finished if one[0] in now and one[0][1] in checks.get(one[0][0], {})]
 
     def _book(self, used: Mapping[str, Used]) -> None:
         m = self._metrics
@@ -358,10 +385,14 @@ class Judging:
         self._store.run(keep)
 
     def _pause(self, seconds: float) -> None:
-        """Nobody asks for so long: all that is due waits, and no window waits for it."""
+        """Nobody asks for so long: what is due and would ask waits, and no window waits for it."""
         now = self._clock.now()
         until = now + timedelta(seconds=seconds)
-        self._store.run(lambda t: t.execute("UPDATE judging SET due_at = ? WHERE due_at <= ?", [until, now]))
+        asking = sorted({h for of_model in self._checks.values() for h, check in of_model.items() if check.config.asks})
+        marks = ", ".join("?" * len(asking))
+        if asking:
+            due = f"due_at <= ? AND settings_hash IN ({marks})"
+            self._store.run(lambda t: t.execute(f"UPDATE judging SET due_at = ? WHERE {due}", [until, now, *asking]))
 
 
 def _key(work: Mapping[str, Any]) -> Key:

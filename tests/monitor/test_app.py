@@ -27,6 +27,7 @@ import monitor
 from monitor import intake
 from monitor.app import App
 from monitor.errors import ConfigError, StoreError
+from tests.judge import JudgeServer
 from tests.monitor.support import MODELS, check, generation, label, prediction, wait_for
 
 ROOT = Path(monitor.__file__).parent.parent
@@ -164,6 +165,20 @@ def test_from_a_record_to_a_firing_check_and_back_after_a_restart(start: Callabl
     first = again.scrape()
     firing = {dict(labels)["check"]: v for (name, labels), v in first.items() if name == "modelwatch_firing"}
     assert firing == {"mean": 1, "isolated": 1, "bare": 1}, "as of the first scrape: a 0 would resolve a page that is true"
+
+
+def test_a_stop_books_what_the_judge_was_asked_and_blames_no_record(start: Callable[..., App], tmp_path: Path) -> None:
+    with JudgeServer() as server:
+        server.mode = "hang"
+        settings = {"metric": "faithfulness", "rate": 1}
+        judged = check("judged", model="bot", threshold={"upper": 0.5}, settings=settings) | {"detector": "judge"}
+        app = start(checks=[judged], judge={"base_url": server.url, "model": "tiny-judge"})
+        of(app).send("generations", generation("g", contexts=["one"]))
+        wait_for(lambda: server.asked, "the judge to be asked", 60.0)
+        app.stop()
+    with duckdb.connect(str(tmp_path / "store" / "hot.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT record_id, attempts FROM judging").fetchall() == [("g", 0)]
+        assert connection.execute("SELECT llm_model, calls FROM judge_spending").fetchall() == [("tiny-judge", 1)]
 
 
 def tail(store: Path) -> Any:

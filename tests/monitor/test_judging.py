@@ -105,6 +105,7 @@ def answer(record_id: str, mark: str = "", **fields: Any) -> dict[str, Any]:
 
 def test_an_answer_is_judged_with_its_provenance(judged: Callable[..., Judged]) -> None:
     one = judged(judge(), price={"input": 2.0, "output": 10.0})
+    assert sample(one.world.metrics, "modelwatch_judge_cost_usd_total", llm_model="tiny-judge") == 0
     one.world.send("generations", answer("good"), answer("bad", "[[bad]]"))
     assert one.world.score() == 2
     assert one.judge() == 2
@@ -352,6 +353,82 @@ def test_after_so_long_it_is_given_up_with_its_reason(judged: Callable[..., Judg
         one.judge()
         one.world.clock.move(200)
     assert one.scores() == [("a", "not_evaluable", "judge_unavailable", None)]
+
+
+def test_an_endpoint_that_is_down_for_long_leaves_no_queue_that_grows(judged: Callable[..., Judged], server: JudgeServer) -> None:
+    one = judged(judge(), give_up_seconds=600, concurrency=1)
+    server.mode = "500"
+    one.world.send("generations", *(answer(i) for i in IDS))
+    one.world.score()
+    one.judge()
+    asked = len(server.asked)
+    one.world.clock.move(700)
+    assert one.judging.step() == len(IDS), "two a step would be fewer than come"
+    assert {row[0] for row in one.scores("reason")} == {"judge_unavailable"}
+    assert len(server.asked) == asked
+
+
+def test_what_asks_nobody_does_not_wait_for_an_endpoint_that_is_down(judged: Callable[..., Judged], server: JudgeServer) -> None:
+    one = judged(judge(), judge("exact", metric="exact_match"), concurrency=1)
+    server.mode = "500"
+    one.world.send("generations", *(answer(i, reference="no") for i in IDS))
+    one.world.score()
+    one.judge()
+    assert one.scores("record_id, outcome") == sorted((i, "ok") for i in IDS)
+
+
+def test_an_outage_does_not_count_against_a_record(judged: Callable[..., Judged], server: JudgeServer) -> None:
+    one = judged(judge())
+    server.mode = "500"
+    one.world.send("generations", answer("a"))
+    one.world.score()
+    for _ in range(4):
+        one.judge()
+        one.world.clock.move(400)
+    server.mode, died = None, []
+
+    def die(exchange: Any) -> None:
+        if exchange.new and not died:
+            died.append(True)
+            raise ChildFailed("judge: died while it was asked")
+
+    one.child.before = die
+    one.judge()
+    one.world.clock.move(400)
+    one.judge()
+    assert died
+    assert one.scores("record_id, outcome") == [("a", "ok")]
+
+
+def test_what_is_cut_off_is_paid_as_far_as_is_known(judged: Callable[..., Judged], server: JudgeServer) -> None:
+    one = judged(judge(), call_seconds=60, score_seconds=0.3, price={"input": 1.0, "output": 1.0})
+    one.world.send("generations", answer("slow", "[[hang]]"))
+    one.world.score()
+    one.judge()
+    assert sample(one.world.metrics, "modelwatch_judge_calls_total", llm_model="tiny-judge", code="cancelled") == 1
+    ((tokens, cost),) = [row.values() for row in one.world.state("SELECT input_tokens, cost_usd FROM judge_spending")]
+    assert tokens > 100
+    assert cost == pytest.approx(tokens / 1e6)
+
+
+def test_a_reload_between_commit_and_count_pays_nothing_twice(
+    judged: Callable[..., Judged], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = judged(judge())
+    one.world.send("generations", answer("a"), answer("b"))
+    one.world.score()
+    run, without = one.world.store.run, one.world.config.model_copy(update={"checks": ()})
+
+    def run_and_reload(job: Any) -> Any:
+        done = run(job)
+        one.judging.configure(without)
+        return done
+
+    monkeypatch.setattr(one.world.store, "run", run_and_reload)
+    one.judge()
+    ((calls,),) = [row.values() for row in one.world.state("SELECT sum(calls) AS calls FROM judge_spending")]
+    assert calls == sample(one.world.metrics, "modelwatch_judge_calls_total", llm_model="tiny-judge", code="200")
+    assert one.world.state("SELECT count(*) AS n FROM judging")[0]["n"] == 0
 
 
 def test_a_dead_endpoint_is_left_alone_after_some_calls(judged: Callable[..., Judged], server: JudgeServer) -> None:
