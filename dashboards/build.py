@@ -180,6 +180,51 @@ OVERVIEW: list[tuple[str, list[Panel]]] = [
         ],
     ),
     (
+        "What does the judge do, and what is left to it?",
+        [
+            Panel(
+                "Calls to the judge",
+                "By the LLM that is asked and what came of it: HTTP status, timeout, connection or cancelled.",
+                "cps",
+                [
+                    (
+                        f"sum by (llm_model, code) (rate(modelwatch_judge_calls_total{{{TARGET}}}[$__rate_interval]))",
+                        "{{llm_model}} {{code}}",
+                    )
+                ],
+            ),
+            Panel(
+                "Cost of the judge",
+                "USD an hour, by its tokens and price; 0 where the price is not known.",
+                "currencyUSD",
+                [
+                    (
+                        f"sum by (llm_model) (rate(modelwatch_judge_cost_usd_total{{{TARGET}}}[$__rate_interval])) * 3600",
+                        "{{llm_model}}",
+                    )
+                ],
+            ),
+            Panel(
+                "Budget left",
+                "Share of the day's calls and money that is left. At 0 what is chosen is not evaluable until midnight.",
+                "percentunit",
+                [(f"min by (instance, kind) (modelwatch_judge_budget_left_ratio{{{TARGET}}})", "{{instance}} {{kind}}")],
+            ),
+            Panel(
+                "Waits for the judge",
+                "Records that wait, and scores that were put off to be tried again, by reason.",
+                "short",
+                [
+                    (f'sum(modelwatch_queue_records{{{TARGET}, queue="judging"}})', "waiting"),
+                    (
+                        f"sum by (reason) (increase(modelwatch_judge_put_off_total{{{TARGET}}}[$__rate_interval])) > 0",
+                        "put off: {{reason}}",
+                    ),
+                ],
+            ),
+        ],
+    ),
+    (
         "Is everything taken in?",
         [
             Panel(
