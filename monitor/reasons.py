@@ -113,7 +113,9 @@ def _loss(detector: Any, inputs: frozenset[str], check: Check) -> tuple[str, tup
         column = f"flagged.{check.name}"
         return "flagged", (column,), lambda window: _numbers(window, column)
     if detector.name == "performance_estimate":
-        return "expected_error", ("probability",), why.expected_errors_of
+        if check.settings.task == "binary":  # type: ignore[attr-defined]
+            return "expected_error", ("probability",), why.expected_errors_of
+        return "drift", (), None  # it moves with the features alone, and labels have not come yet
     if {"label", "prediction"} <= inputs:
         regression = getattr(check.settings, "task", "regression") == "regression"
         return "error", ("label", "prediction"), lambda window: why.errors_of(window, regression=regression)

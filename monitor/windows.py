@@ -270,7 +270,7 @@ def _asked(
 
 
 def _judged(inputs: frozenset[str]) -> bool:
-    return "prediction" in inputs or "label" in inputs
+    return not inputs.isdisjoint(("prediction", "probability", "label"))
 
 
 def chosen_of(features: Mapping[str, ColumnKind], inputs: frozenset[str]) -> dict[str, ColumnKind]:

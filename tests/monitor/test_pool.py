@@ -99,6 +99,7 @@ def test_a_feature_called_like_a_field_is_not_shared(world: World, pool: Pool) -
     world.send("predictions", prediction("odd", DAWN, features={"label": 7}))
     assert shared(world, pool, frozenset({"features"})).has("label")
     assert shared(world, pool, frozenset({"prediction"})).table.column_names == ["prediction", "probability"]
+    assert shared(world, pool, frozenset({"probability"})).table.column_names == ["prediction", "probability"]
 
 
 def test_checks_of_one_model_end_in_the_readings_each_would_have_alone(make_world: Callable[..., World]) -> None:

@@ -80,6 +80,37 @@ def test_a_worse_error_is_put_down_to_the_part_of_the_traffic_that_has_it(make_w
     assert standing.open_incidents == 1
 
 
+def test_an_estimate_that_falls_is_put_down_to_the_part_that_the_model_is_unsure_of(make_world: Callable[..., World]) -> None:
+    """Without a label in the window: by the error to be expected of each row."""
+    reference = {"start": (DAWN - timedelta(minutes=10)).isoformat(), "end": DAWN.isoformat()}
+    expected = check("expected", reference=reference, threshold={"lower": 0.92}) | {"detector": "performance_estimate"}
+    expected |= {"model": "loans", "settings": {"metric": "accuracy"}}
+    world = make_world(models=[{"name": "loans", "task": "binary"}], checks=[expected])
+    rng = np.random.default_rng(0)
+    for start in (-10, 0):
+        items, labels = [], []
+        for n in range(ROWS):
+            age, device = float(rng.normal(40, 10)), str(rng.choice(["web", "shop", "app"]))
+            unsure = start == 0 and device == "shop"
+            likely = float(rng.uniform(0.5, 0.7) if unsure else rng.uniform(0.92, 0.98))
+            answer = int(rng.random() < 0.5)
+            told = {"prediction": answer, "probability": likely if answer else 1 - likely}
+            when = at(start + 9.9 * n / ROWS)
+            items.append(prediction(f"p{start}-{n}", when, model="loans", features={"age": age, "device": device}, **told))
+            labels.append(label(f"p{start}-{n}", answer if rng.random() < likely else 1 - answer, model="loans"))
+        world.send("predictions", *items)
+        if start < 0:
+            world.send("labels", *labels)
+    world.send("predictions", prediction("last", at(11), model="loans", prediction=1, probability=0.9))
+    world.look()
+    world.look()
+    (proof,) = evidence(world, "expected", "loans")
+    assert proof["value"] < 0.9
+    assert proof["why"]["statistic"] == "expected_error"
+    assert proof["why"]["features"][0]["feature"] == "device"
+    assert proof["why"]["pieces"][0]["name"] == "device = shop"
+
+
 def test_flagged_answers_are_put_down_to_their_prompt(make_world: Callable[..., World]) -> None:
     bare = check("bare", model="bot", threshold={"upper": 0.3}) | {"detector": "tests.plugins:Bareness"}
     world = make_world(checks=[bare])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.contract import ColumnKind, NotEvaluable, Window
@@ -21,6 +21,7 @@ from tests.monitor.support import NOON, World, label, prediction
 TIMES = st.datetimes(datetime(1960, 1, 1), datetime(2110, 1, 1)).map(lambda t: t.replace(tzinfo=UTC))
 
 
+@settings(deadline=None)  # 30,000 slots in the worst case
 @given(TIMES, st.integers(1, 100_000), st.integers(1, 100_000))
 def test_the_slots_of_a_time_are_those_whose_windows_hold_it(when: datetime, every: int, window: int) -> None:
     found = list(slots_of(when, every, window))
@@ -63,6 +64,9 @@ def test_only_what_a_detector_reads_is_fetched(world: World) -> None:
     both = read(world, {"features"})
     assert (dict(both.features), both.table.column_names) == ({"x": "number", "y": "number", "z": "category"}, ["x", "y", "z"])
     assert read(world, {"y", "prediction"}).table.column_names == ["y", "prediction", "probability"]
+    for judged in ("prediction", "probability"):  # one column asked for by itself, as `score_drift` does
+        assert read(world, {judged}).table.column_names == ["prediction", "probability"]
+    assert numbers(read(world, {"probability"}), "probability") == [0.5]
     with pytest.raises(NotEvaluable, match="no column 'x'; there are y, prediction, probability"):
         read(world, {"y", "prediction"}).numbers("x")
     assert read(world, set()).rows == 1
