@@ -58,16 +58,25 @@ FIT_LIMIT = 0.85
 0.2)."""
 
 
+MOST_SQUARED = 1e150
+"""What is larger has no square that a float can hold."""
+
+
 class Tail(NamedTuple):
-    """P(value > x) = share * (1 + shape * (x - start) / scale) ** (-1 / shape), for x above start."""
+    """P(value > x) = share * (1 + shape * (x - start) / scale) ** (-1 / shape), for x above start; of the square of x and of
+    the value where `squared`."""
 
     start: float
     share: float
     scale: float
     shape: float
+    squared: bool = False
+
+    def of(self, value: float) -> float:
+        return value * value if self.squared else value
 
     def beyond(self, value: float) -> float:
-        y = (value - self.start) / self.scale
+        y = (self.of(value) - self.start) / self.scale
         if abs(self.shape) < 1e-9:
             return self.share * math.exp(-y)
         inside = 1 + self.shape * y
@@ -76,7 +85,8 @@ class Tail(NamedTuple):
     def value_at(self, p_value: float) -> float:
         ratio = p_value / self.share
         y = -math.log(ratio) if abs(self.shape) < 1e-9 else (ratio**-self.shape - 1) / self.shape
-        return self.start + self.scale * y
+        found = self.start + self.scale * y
+        return math.sqrt(found) if self.squared else found
 
 
 @dataclass(frozen=True)
@@ -91,11 +101,13 @@ class Null:
     tail: Tail | None = None
 
     @classmethod
-    def of(cls, values: FloatArray, smallest: float = 0.0) -> Null:
-        """`smallest` is a bound on the floor for another reason, such as how many splits there are at all."""
+    def of(cls, values: FloatArray, smallest: float = 0.0, squared: bool = False) -> Null:
+        """`smallest` is a bound on the floor for another reason, such as how many splits there are at all. `squared`: the tail is
+        that of the squares of the values, which are not negative. For a size of what is about normal, such as a distance that
+        shrinks as 1 / sqrt(n): squares end as an exponential does, and it ends sooner, which `fitted_tail` believes of none."""
         ordered = np.sort(values)
         counted = max(1 / (len(ordered) + 1), smallest)
-        tail = fitted_tail(ordered)
+        tail = fitted_tail(ordered, squared=squared)
         return cls(ordered, counted if tail is None else counted / EXTRAPOLATED, tail)
 
     def p_value(self, value: float) -> float:
@@ -103,7 +115,7 @@ class Null:
         size = len(self.values)
         reached = size - int(np.searchsorted(self.values, value, "left"))
         counted = (reached + 1) / (size + 1)
-        if reached < RESOLVED and self.tail is not None and value > self.tail.start:
+        if reached < RESOLVED and self.tail is not None and self.tail.of(value) > self.tail.start:
             counted = min(self.tail.beyond(value), (RESOLVED + 1) / (size + 1))
         return min(max(counted, self.floor), 1.0)
 
@@ -121,14 +133,21 @@ class Null:
 
     def scaled(self, factor: float) -> Null:
         """The null of the statistic times `factor`."""
-        tail = self.tail and Tail(self.tail.start * factor, self.tail.share, self.tail.scale * factor, self.tail.shape)
+        tail = self.tail
+        if tail is not None:
+            times = tail.of(factor)
+            tail = tail._replace(start=tail.start * times, scale=tail.scale * times)
         return replace(self, values=self.values * factor, tail=tail)
 
 
-def fitted_tail(ordered: FloatArray) -> Tail | None:
-    """A generalised Pareto distribution of the largest quarter or fewer, by probability-weighted moments (Hosking and Wallis,
-    Technometrics 29 (1987)); None where none fits."""
+def fitted_tail(ordered: FloatArray, *, squared: bool = False) -> Tail | None:
+    """A generalised Pareto distribution of the largest quarter or fewer, or of their squares, by probability-weighted moments
+    (Hosking and Wallis, Technometrics 29 (1987)); None where none fits."""
     size = len(ordered)
+    if squared:
+        if not ordered[-1] < MOST_SQUARED:
+            return None
+        ordered = ordered * ordered
     for exceeding in (250, 200, 150, 100, 75, 50):
         if exceeding > size // 4:
             continue
@@ -151,7 +170,7 @@ def fitted_tail(ordered: FloatArray) -> Tail | None:
         under = np.clip(under, 1e-12, 1 - 1e-12)
         distance = -exceeding - np.mean((2 * ranks - 1) * (np.log(under) + np.log(1 - under[::-1])))
         if distance <= FIT_LIMIT:
-            return Tail(start, exceeding / size, scale, shape)
+            return Tail(start, exceeding / size, scale, shape, squared)
     return None
 
 
@@ -369,7 +388,11 @@ class Calibration:
             nothing = ~np.isfinite(self._noise[name])
             if column.blocks is not None and nothing.sum() <= len(nothing) / 10:
                 unit[name] = np.where(nothing, 0.0, unit[name])
-        self._unit = {name: Null.of(values, plan.smallest) for name, values in unit.items() if np.isfinite(values).all()}
+        self._unit = {
+            name: Null.of(values, plan.smallest, columns[name].order == 1)
+            for name, values in unit.items()
+            if np.isfinite(values).all()
+        }
         self._tails = {name: _self_p_values(unit[name], null) for name, null in self._unit.items()}
 
     def _widen(self, plan: Plan, whole: Mapping[str, FloatArray], noise: Mapping[str, FloatArray]) -> None:
@@ -390,7 +413,7 @@ class Calibration:
             return self._unit[name].scaled(noise ** (column.order / 2))
         wider = np.maximum(noise / self._noise[name], 1.0) ** (column.order / 2)
         there = np.isfinite(self._raw[name]) & np.isfinite(wider)
-        return Null.of(self._raw[name][there] * wider[there], self.plan.smallest)
+        return Null.of(self._raw[name][there] * wider[there], self.plan.smallest, column.order == 1)
 
     def window_p_value(self, p_values: Mapping[str, float]) -> float:
         """How likely it is by chance that the smallest of these columns' p-values is as small as this: one number for a window,

@@ -42,8 +42,22 @@ def test_p_values_of_a_known_distribution_are_right_where_counted_and_careful_be
         assert least * alpha < rate < 1.05 * alpha, alpha
 
 
-def test_value_and_p_value_are_each_others_inverse() -> None:
-    null = Null.of(np.random.default_rng(1).gamma(3, 1, 999))
+def test_the_tail_of_a_size_is_that_of_its_square() -> None:
+    """Of the length of four normal numbers, as a distance of categories has: its own tail is too short to be believed."""
+    rng = np.random.default_rng(0)
+    draws = [np.sqrt(rng.chisquare(4, 1000)) for _ in range(100)]
+    for alpha, least in ((0.01, 0.85), (0.001, 0.6), (0.0001, 0.3)):
+        rates = [np.mean([stats.chi2.sf(Null.of(d, squared=s).quantile(alpha) ** 2, 4) for d in draws]) for s in (True, False)]
+        assert least * alpha < rates[0] < 1.1 * alpha, alpha
+        assert rates[1] < rates[0] or alpha > 0.005, alpha
+    huge = Null.of(np.append(draws[0], 1e200), squared=True)
+    assert huge.tail is None, "its square is no number"
+    assert Null.of(draws[0], squared=True).p_value(1e300) == pytest.approx(1 / 1001 / 100)
+
+
+@pytest.mark.parametrize("squared", (False, True))
+def test_value_and_p_value_are_each_others_inverse(*, squared: bool) -> None:
+    null = Null.of(np.random.default_rng(1).gamma(3, 1, 999), squared=squared)
     for alpha in (0.9, 0.5, 0.1, 0.05, 0.011, 0.009, 0.001, 1e-4):
         value = null.quantile(alpha)
         assert null.p_value(value) <= alpha * (1 + 1e-9)
@@ -63,8 +77,9 @@ def test_where_no_tail_fits_nothing_below_the_count_is_claimed() -> None:
     assert Null.of(np.zeros(500)).p_value(0.0) == 1
 
 
-def test_a_null_of_a_larger_unit_is_the_same_null() -> None:
-    null = Null.of(np.random.default_rng(3).exponential(size=1000))
+@pytest.mark.parametrize("squared", (False, True))
+def test_a_null_of_a_larger_unit_is_the_same_null(*, squared: bool) -> None:
+    null = Null.of(np.random.default_rng(3).exponential(size=1000), squared=squared)
     for value in (0.5, 3.0, 9.0):
         assert null.scaled(7.0).p_value(7 * value) == pytest.approx(null.p_value(value))
 
