@@ -18,6 +18,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +62,26 @@ class Judge(Protocol):
     def support(self, asked: Sequence[Asked]) -> list[Supports]: ...
 
 
+_loaded: WeakValueDictionary[tuple[object, ...], Judge] = WeakValueDictionary()
+_loading = threading.Lock()
+
+
 def load(backend: Backend, checkpoint: Path, device: str) -> Judge:
-    """
+    """The judge of a folder. While somebody holds it, who asks for the same gets the same one: `faithfulness` and
+    `hallucination` read one checkpoint, which may be of gigabytes. A folder whose files have changed is read anew.
+
     Raises:
         ModelMissing, ModelUnfit: nothing is there, or not a model of that kind. The message says what to do.
     """
     if problem := checkpoint_problem(checkpoint):
         raise ModelMissing(problem)
-    if backend == "lettucedetect":
-        return TokenJudge(checkpoint, device)
-    return PairJudge(backend, checkpoint, device)
+    files = sorted((str(path), stat.st_mtime_ns, stat.st_size) for path in checkpoint.iterdir() for stat in [path.stat()])
+    key = (backend, device, *files)
+    with _loading:
+        if (found := _loaded.get(key)) is None:
+            found = TokenJudge(checkpoint, device) if backend == "lettucedetect" else PairJudge(backend, checkpoint, device)
+            _loaded[key] = found
+        return found
 
 
 def checkpoint_problem(folder: Path) -> str | None:

@@ -60,6 +60,12 @@ def read_heads(folder: Traversable | None = None) -> dict[str, Head]:
     return {way: _head(found) for way, found in card["heads"].items()}
 
 
+def calibrated_on(folder: Traversable | None = None) -> str:
+    """SHA-256 of the weights of `faithfulness` whose supports the way `context` was calibrated on."""
+    card = json.loads(((folder or files("detectors") / "weights") / FILE).read_text(encoding="utf-8"))
+    return str(card["faithfulness"]["sha256"])
+
+
 def _head(found: dict[str, Any]) -> Head:
     mean, scale, weights = (np.array(found[part], dtype=np.float64) for part in ("mean", "scale", "weights"))
     return Head(mean, scale, weights, float(found["bias"]), bool(found["may_alert"]))

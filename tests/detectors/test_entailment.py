@@ -146,6 +146,15 @@ def test_labels_of_nli_models_are_found_whatever_their_order(labels: tuple[str, 
     assert column("nli", labels, Path("model")) == at
 
 
+def test_detectors_of_one_checkpoint_share_it_until_its_files_change(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "model", "nli", "bert")
+    one = load("nli", folder, "cpu")
+    assert load("nli", folder, "cpu") is one
+    assert load("hhem", checkpoint(tmp_path / "other", "hhem", "bert"), "cpu") is not one
+    (folder / "README.md").write_text("retrained")
+    assert load("nli", folder, "cpu") is not one
+
+
 def test_a_checkpoint_of_another_kind_is_refused_at_the_start_with_its_place(tmp_path: Path) -> None:
     encoder = checkpoints.encoder(tmp_path / "encoder", "bert")
     pairs = checkpoint(tmp_path / "pairs", "nli", "bert")

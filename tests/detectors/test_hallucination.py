@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from detectors import hallucination_head
 from detectors.contract import Outcome, Resources
 from detectors.faithfulness import Faithfulness
 from detectors.hallucination import WAYS, Hallucination
-from detectors.hallucination_head import FEATURES, FILE, LEAST, Head, HeadDamaged, digest, read_heads, written
+from detectors.hallucination_head import FEATURES, FILE, LEAST, Head, HeadDamaged, calibrated_on, digest, read_heads, written
 from detectors.testing import check_detector
 from tests.detectors.minilm import encoder, resources, sample
 from tests.detectors.test_ways import CONTENT, said
@@ -207,6 +208,11 @@ def test_ways_are_named_once_and_known() -> None:
 
 
 # --- the head --------------------------------------------------------------------------------------------------------
+
+
+def test_it_was_calibrated_on_the_supports_that_faithfulness_gives() -> None:
+    card = json.loads((files("detectors") / "weights" / "faithfulness.json").read_text("utf-8"))
+    assert calibrated_on() == card["sha256"], "run detectors.training.hallucination after detectors.training.faithfulness"
 
 
 def test_heads_come_back_as_they_were_written_and_damage_is_noticed(tmp_path: Path) -> None:
