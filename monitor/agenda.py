@@ -114,7 +114,8 @@ class Agenda:
             boundary = next(slots_of(settled, self._check.every, self._check.every))
         seen = tuple(self._store.last_seq(kind, self._check.model) for kind in self._kinds)
         old = now - self._looked_at >= RECHECK_SECONDS
-        if boundary == self._boundary and not self._held and not (old and (seen != self._seen or self._waiting())):
+        waits = old and (seen != self._seen or self.unkept or self._waiting())
+        if boundary == self._boundary and not self._held and not waits:
             return False
         self._boundary, self._seen, self._looked_at = boundary, seen, now
         return True
@@ -134,9 +135,6 @@ class Agenda:
         """Find the slots that new rows belong to. `latest` is the last slot that was read: up to there, slots whose reference of
         earlier times holds a new row are found as well. `keep` stores it, with the readings of those that are due at once."""
         check = self._check
-        if waiting := self._waited_for():
-            # In the same look as the rows: what is not among them still waits.
-            self._unscored = reader.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
         if self._cursors is None or self._opened != self._store.opened:
             self._opened = self._store.opened
             stored = reader.query("SELECT kind, seq FROM check_cursors WHERE check_name = ?", [self.key])
@@ -152,6 +150,11 @@ class Agenda:
                 touched.update(s for _, t in times for s in slots_of(t, check.every, check.window_seconds))
                 referring.update(self._referring(reader, times, latest))
         self._found = Found(moved, frozenset(touched), frozenset(referring)) if moved else None
+        if waiting := self._waited_for():
+            # After the rows, of which another check may have found some that came after this look began: what of them is not
+            # scored still waits, and what is scored by now is there when the window is read.
+            with self._store.read() as now:
+                self._unscored = now.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
 
     @property
     def unkept(self) -> bool:

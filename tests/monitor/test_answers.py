@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from detectors.contract import Window
+from monitor.agenda import RECHECK_SECONDS
 from tests.monitor.support import NOON, World, check, contexts, generation
 from tests.monitor.tracing import chat, event
 
@@ -70,6 +71,37 @@ def test_a_score_is_a_column_and_flagged_says_where_the_check_flags(make_world: 
     answers(flags, 1, bare=1, based=1)
     settled(flags)
     assert window(flags, "share").numbers("prediction").tolist() == [1.0, 1.0]
+
+
+def test_what_another_check_found_later_is_held_until_it_is_scored(make_world: Callable[..., World]) -> None:
+    means = [check(name, model="bot", columns={"prediction": "score.bare"}) for name in ("one", "other")]
+    world = make_world(checks=[check("bare", "Bareness", model="bot"), *means])
+    one, other = (world.runners[name]._agenda for name in ("one", "other"))
+    with world.store.read() as earlier:
+        earlier.query("SELECT 1 FROM work")  # its look begins
+        answers(world, 1, bare=2)
+        answers(world, 12, bare=1)
+        world.settle(40)
+        with world.store.read() as later:
+            other.touch(later, None)
+        one.touch(earlier, None)
+        assert one.unkept, "it knows of them by the other"
+        assert one.due(earlier) == []
+
+
+def test_what_was_found_and_could_not_be_kept_is_looked_for_again(make_world: Callable[..., World]) -> None:
+    world = make_world(
+        checks=[check("bare", "Bareness", model="bot"), check("mean", model="bot", columns={"prediction": "score.bare"})]
+    )
+    answers(world, 1, bare=2)
+    agenda = world.runners["mean"]._agenda
+    assert agenda.worth_a_look()
+    with world.store.read() as reader:
+        agenda.touch(reader, None)
+    assert not agenda.worth_a_look(), "not at once"
+    world.clock.move(RECHECK_SECONDS)
+    assert agenda.unkept
+    assert agenda.worth_a_look(), "the worker died before a slot was noted"
 
 
 def test_a_window_waits_until_its_records_are_scored_and_late_passages_restate_it(make_world: Callable[..., World]) -> None:
