@@ -173,8 +173,9 @@ def test_a_stop_books_what_the_judge_was_asked_and_blames_no_record(start: Calla
         settings = {"metric": "faithfulness", "rate": 1}
         judged = check("judged", model="bot", threshold={"upper": 0.5}, settings=settings) | {"detector": "judge"}
         app = start(checks=[judged], judge={"base_url": server.url, "model": "tiny-judge"})
-        of(app).send("generations", generation("g", contexts=["one"]))
-        wait_for(lambda: server.asked, "the judge to be asked", 60.0)
+        sent = of(app).send("generations", generation("g", contexts=["one"]))
+        assert sent.status_code == 200, sent.text
+        wait_for(lambda: server.asked, "the judge to be asked", 120.0)
         app.stop()
     with duckdb.connect(str(tmp_path / "store" / "hot.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT record_id, attempts FROM judging").fetchall() == [("g", 0)]
