@@ -52,8 +52,8 @@ class Metered(httpx.AsyncBaseTransport):
             await self._gate(meter)
             try:
                 stake = self._book.begin(meter, size)
-            except Stopped as stopped:
-                if answer is not None and stopped.reason == "call_limit":
+            except Stopped as refused:
+                if answer is not None and refused.reason == "call_limit":
                     # It is the endpoint that sent the score away so often: no fault of the record.
                     reason = "server_error" if answer.status_code >= 500 else "rate_limited"
                     raise Stopped(reason, self._said(answer), retry_seconds=NO_RETRY_AFTER_SECONDS) from None

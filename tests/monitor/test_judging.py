@@ -178,6 +178,21 @@ def test_a_late_context_has_it_judged_again_on_the_new_input(judged: Callable[..
     assert any("Sale items not." in json.dumps(asked["messages"]) for asked in server.asked)
 
 
+def test_a_late_context_makes_nothing_of_what_is_being_asked(judged: Callable[..., Judged], server: JudgeServer) -> None:
+    one = judged(judge())
+    server.seconds = 1.0
+    one.world.send("generations", answer("g"))
+    one.world.score()
+    while not server.asked:
+        one.judging.step()
+    one.world.send("contexts", {"record_id": "g", "model": "bot", "contexts": ["Sale items not."]})
+    one.world.score()
+    server.seconds = 0.0
+    one.judge()
+    assert one.scores("record_id, revision, outcome") == [("g", 2, "ok")]
+    assert one.world.state("SELECT sum(calls) AS n FROM judge_spending")[0]["n"] == len(server.asked), "paid is paid"
+
+
 def test_a_reference_and_messages_come_from_the_record(judged: Callable[..., Judged], server: JudgeServer) -> None:
     one = judged(
         judge("exact", metric="exact_match"),
@@ -385,7 +400,8 @@ def test_an_outage_does_not_count_against_a_record(judged: Callable[..., Judged]
     for _ in range(4):
         one.judge()
         one.world.clock.move(400)
-    server.mode, died = None, []
+    server.mode = None
+    died: list[bool] = []
 
     def die(exchange: Any) -> None:
         if exchange.new and not died:
