@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, intake, log, runner, thresholds, traffic
+from monitor import configfile, intake, log, runner, thresholds, traffic, views
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -94,6 +94,7 @@ class App:
         self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
         self._encode = Encoding(self._scorer)
         self._worker = self._child("worker", {}, nice=config.scoring.nice)
+        writer = self._child("views", None, nice=views.NICE, target=views.TARGET)
         judges = None
         if config.judge is not None:
             judges = self._child("judge", judge.setup(config.judge), nice=config.scoring.nice, target=judge.TARGET)
@@ -140,7 +141,7 @@ class App:
             broken=lambda: store.broken,
         )
         self._begin(self.exposition.start, self.exposition.stop)
-        self._audit = Audit(store, clock=clock, metrics=metrics)
+        self._audit = Audit(store, clock=clock, metrics=metrics, writer=writer)
         compactor = Compactor(
             store,
             clock=clock,
@@ -308,7 +309,7 @@ class App:
             seal_rows=config.seal_rows,
         )
         setback = Setback(store, clock=self._clock)
-        refreshed = float("-inf")
+        refreshed, took = float("-inf"), 0.0
         failing = log.Lasting(self._clock.monotonic)
         while True:
             stopping = self._stop.wait(MAINTENANCE_SECONDS)
@@ -324,10 +325,13 @@ class App:
             else:
                 if sealed:
                     failing.over("sealing goes on", "seal")
-            if sealed or stopping or self._clock.monotonic() - refreshed >= config.tail_seconds:
+            # So long ahead as the last one took: the old views stand until the new ones are written, and grow older meanwhile.
+            age = config.tail_seconds - min(took, config.tail_seconds / 2)
+            if sealed or stopping or self._clock.monotonic() - refreshed >= age:
                 refreshed = self._clock.monotonic()
                 try:
-                    self._audit.refresh()
+                    if self._audit.refresh():
+                        took = self._clock.monotonic() - refreshed
                     failing.over("audit.duckdb is up to date again", "audit")
                 except Exception as exc:  # likewise
                     self.metrics.audit_failures.inc()

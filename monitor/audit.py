@@ -9,53 +9,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-import duckdb
-
-from monitor import said, segments
+from monitor import segments
+from monitor.child import Child, Remote
 from monitor.clock import Clock
+from monitor.errors import ChildAway, ChildFailed
 from monitor.faultpoints import point
 from monitor.metrics import Metrics
 from monitor.reader import Reader, literal
-from monitor.schema import FEATURE, KINDS, quote, table_name
+from monitor.schema import table_name
 from monitor.store import Store
+from monitor.views import Files, Request, write
 
 FILE = "audit.duckdb"
 FOLDER = "tail"
 VIEWS = "views"
+WRITE_SECONDS = 60.0  # for the process that writes the views; then it is killed
 GRACE_SECONDS = 120.0  # a reader that opened the old views may still be at its files
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What holds the rows of one log: segments up to `sealed_seq`, and the tail from there on."""
-
-    segments: tuple[str, ...]
-    tail: tuple[str, ...]
-    sealed_seq: int
-
-    def sql(self) -> str:
-        parts = []
-        if self.segments:
-            parts.append(f"SELECT * FROM {_read(self.segments)}")
-        if self.tail:
-            # The oldest tail file may reach below what has been sealed since it was written.
-            parts.append(f"SELECT * FROM {_read(self.tail)} WHERE seq > {self.sealed_seq}")
-        return " UNION ALL BY NAME ".join(parts)
-
-
-def _read(paths: Sequence[str]) -> str:
-    return f"read_parquet([{', '.join(literal(p) for p in paths)}], union_by_name = true)"
-
-
 class Audit:
-    """Brings the views up to date. Called by one thread."""
+    """Brings the views up to date. Called by one thread. `writer`: the helper of `views.TARGET`; while it is away, or without
+    one, the thread writes them itself."""
 
-    def __init__(self, store: Store, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, store: Store, *, clock: Clock, metrics: Metrics, writer: Child | None = None) -> None:
         self._store = store
+        self._writer = writer
         self._clock = clock
         self._metrics = metrics
         self._tail: dict[tuple[str, str], list[tuple[int, Path]]] = {}  # last seq and file, oldest first
@@ -71,14 +52,15 @@ class Audit:
     def refresh(self) -> bool:
         """Write what is new and replace the views; False when nothing was new."""
         looked_at = self._clock.monotonic()
-        logs = self._store.logs()  # before the look: what is named here is in there
+        # Before the look: what is named here is in there.
+        logs = {(kind, model): self._store.last_seq(kind, model) for kind, model in self._store.logs()}
         with self._store.read() as reader:
             sealed = {
                 (row["kind"], row["model"]): row["last"]
                 for row in reader.query("SELECT kind, model, max(last_seq) AS last FROM manifest GROUP BY ALL")
             }
-            for kind, model in logs:
-                self._extend(reader, kind, model, sealed.get((kind, model), 0))
+            for (kind, model), last in logs.items():
+                self._extend(reader, kind, model, sealed.get((kind, model), 0), last)
             files = self._files(reader, sealed)
         changed = files != self._shown
         if changed:
@@ -95,21 +77,24 @@ class Audit:
         self._metrics.audit_last_success.set(self._clock.now().timestamp())
         return changed
 
-    def _extend(self, reader: Reader, kind: str, model: str, sealed: int) -> None:
+    def _extend(self, reader: Reader, kind: str, model: str, sealed: int, last: int) -> None:
+        """Put the rows up to `last` that are in no file yet into one more."""
         tail = self._tail.setdefault((kind, model), [])
         while tail and tail[0][0] <= sealed:
             self._dropped.append((self._clock.monotonic(), tail.pop(0)[1]))
         after = max(sealed, tail[-1][0] if tail else 0)
-        where = f"{table_name(kind, model)} WHERE seq > {after}"
+        if last <= after:
+            return  # without a question: most logs have nothing new
+        where = f"{table_name(kind, model)} WHERE seq > {after} AND seq <= {last}"
         if kind != "predictions":
             where += f" AND model = {literal(model)}"
-        last = reader.query(f"SELECT max(seq) AS last FROM {where}")[0]["last"]
-        if last is None:
-            return
         path = self._store.root / FOLDER / kind / (model or "_") / f"{after + 1:012d}-{last:012d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".parquet.tmp")
-        reader.execute(f"COPY (SELECT * FROM {where} ORDER BY seq) TO {literal(str(temporary))} (FORMAT parquet)")
+        # As they lie, which is in the order they came: a sort would take twice the time, and have all of them in memory.
+        reader.execute(
+            f"COPY (SELECT * FROM {where}) TO {literal(str(temporary))} (FORMAT parquet, ROW_GROUP_SIZE {segments.ROW_GROUP})"
+        )
         point("audit.tail_written")
         temporary.rename(path)
         tail.append((last, path))
@@ -142,22 +127,14 @@ class Audit:
         self._dropped.append((self._clock.monotonic(), before))
 
     def _write(self, path: Path, files: Mapping[tuple[str, str], Files]) -> None:
-        shutil.rmtree(path.parent, ignore_errors=True)  # what was begun before and could not be ended
-        path.parent.mkdir(parents=True)
-        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
-            # Binding a view reads its files, and the paths are relative to the store, so that a copy opens elsewhere.
-            connection.execute(f"SET file_search_path = {literal(str(self._store.root))}")
-            connection.execute(f"ATTACH {literal(str(path))} AS audit (STORAGE_VERSION 'v1.5.0')")
-            connection.execute("USE audit")
-            connection.execute("BEGIN TRANSACTION")  # else each of four hundred statements is a commit with a sync of its own
-            for statement in views(files):
-                connection.execute(statement)
-            silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'audit' AND comment IS NULL"
-            for view, column in connection.execute(silent).fetchall():
-                connection.execute(f"COMMENT ON COLUMN {quote(view)}.{quote(column)} IS {literal(_about(column))}")
-            connection.execute("COMMIT")
-            connection.execute("USE memory")
-            connection.execute("DETACH audit")
+        request = Request(path, self._store.root, files)
+        try:
+            if self._writer is None:
+                write(request)
+            else:
+                self._writer.call(request, WRITE_SECONDS)
+        except (ChildAway, ChildFailed, Remote):
+            write(request)  # the view must not grow old for that; and what is wrong with a file is known here
         point("audit.written")
         path.chmod(0o444)
         segments.sync_file(path)
@@ -185,36 +162,3 @@ def publish(name: Path, target: Path) -> None:
     os.replace(temporary, name)
     point("audit.replaced")
     segments.sync_folder(name.parent)
-
-
-def views(files: Mapping[tuple[str, str], Files]) -> list[str]:
-    """The statements that make the catalogue. A view is there from the first day, without rows where there are none."""
-    statements = []
-    for kind, table in KINDS.items():
-        columns = ", ".join(quote(c.name) for c in table.columns)
-        nothing = ", ".join(f"NULL::{c.type} AS {quote(c.name)}" for c in table.columns)
-        parts = []
-        for (_, model), found in ((k, f) for k, f in files.items() if k[0] == kind):
-            # Files of an earlier version may lack a column.
-            parts.append(f"SELECT {columns} FROM (SELECT {nothing} WHERE false UNION ALL BY NAME {found.sql()})")
-            if kind == "predictions":
-                # Its columns are described once the view is there: only the files know the features.
-                name = quote(f"predictions_{model}")
-                statements.append(f"CREATE VIEW {name} AS {found.sql()}")
-                statements.append(f"COMMENT ON VIEW {name} IS {literal(f'Predictions of {model} with their features.')}")
-        if not parts:
-            parts = [f"SELECT {nothing} WHERE false"]
-        statements.append(f"CREATE VIEW {kind} AS {' UNION ALL '.join(parts)}")
-        statements.append(f"COMMENT ON VIEW {kind} IS {literal(table.about)}")
-        statements += [f"COMMENT ON COLUMN {kind}.{quote(c.name)} IS {literal(c.about)}" for c in table.columns]
-    about = "Generations with the texts that came apart from their span, as log records, where the span has none."
-    statements.append(f"CREATE VIEW answers AS FROM {said.filled('generations', 'contents', by='model, record_id')}")
-    statements.append(f"COMMENT ON VIEW answers IS {literal(about)}")
-    statements += [f"COMMENT ON COLUMN answers.{quote(c.name)} IS {literal(c.about)}" for c in KINDS["generations"].columns]
-    return statements
-
-
-def _about(column: str) -> str:
-    """What a column of the predictions of one model is."""
-    known = {c.name: c.about for c in KINDS["predictions"].columns}
-    return known.get(column) or f"feature {column.removeprefix(FEATURE)}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from monitor.audit import publish
+from monitor import views
+from monitor.audit import Audit, publish
+from monitor.child import Child
 from monitor.schema import KINDS
-from tests.monitor.support import NOON, World, generation, label, prediction, sample
+from tests.monitor.support import NOON, World, generation, label, prediction, sample, wait_for
 
 
 def ask(root: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -229,3 +233,64 @@ def test_an_apostrophe_in_the_path_of_the_store_is_no_matter(tmp_path: Path) -> 
         assert world.ids("predictions") == ["a"]
     finally:
         world.close()
+
+
+@pytest.fixture
+def writer(world: World) -> Iterator[Child]:
+    made = Child("views", views.TARGET, None, nice=views.NICE, clock=world.clock, metrics=world.metrics)
+    yield made
+    made.stop()
+
+
+def test_the_process_that_writes_the_views_writes_what_the_owner_would(world: World, writer: Child) -> None:
+    world.send("predictions", prediction("sealed", features={"rooms": 3}))
+    world.seal()
+    world.send("predictions", prediction("hot", features={"city": "Oslo"}))
+    what = "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+    world.audit.refresh()
+    own = ask(world.store.root, what)
+    audit = Audit(world.store, clock=world.clock, metrics=world.metrics, writer=writer)
+    assert audit.refresh()
+    assert ask(world.store.root, what) == own
+    assert ids(world) == ["sealed", "hot"]
+    assert oct((world.store.root / "audit.duckdb").stat().st_mode)[-3:] == "444"
+    assert sample(world.metrics, "modelwatch_child_restarts_total", child="views") == 0
+
+
+def test_the_views_do_not_wait_for_a_process_that_died(world: World, writer: Child) -> None:
+    audit = Audit(world.store, clock=world.clock, metrics=world.metrics, writer=writer)
+    world.send("predictions", prediction("a"))
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    assert audit.refresh()
+    assert ids(world) == ["a"]
+    world.send("predictions", prediction("b"))
+    wait_for(lambda: sample(world.metrics, "modelwatch_child_restarts_total", child="views"), "a new process")
+    assert audit.refresh()
+    assert ids(world) == ["a", "b"]
+
+
+def test_a_file_that_cannot_be_read_is_named_though_another_process_read_it(world: World, writer: Child) -> None:
+    audit = Audit(world.store, clock=world.clock, metrics=world.metrics, writer=writer)
+    world.send("predictions", prediction("a"))
+    world.seal()
+    segment = next((world.store.root / "segments").rglob("*.parquet"))
+    segment.chmod(0o644)
+    segment.write_bytes(b"no longer what was sealed")
+    with pytest.raises(duckdb.Error, match=segment.name):
+        audit.refresh()
+    assert not (world.store.root / "audit.duckdb").exists(), "nothing was put in place"
+
+
+def test_a_log_without_new_rows_gets_no_new_tail_file(world: World) -> None:
+    world.send("predictions", prediction("a"))
+    world.send("labels", label("a"))
+    world.audit.refresh()
+    labels = set((world.store.root / "tail" / "labels").rglob("*.parquet"))
+    world.send("predictions", prediction("b"))
+    world.audit.refresh()
+    assert set((world.store.root / "tail" / "labels").rglob("*.parquet")) == labels
+    assert [p.name for p in sorted((world.store.root / "tail" / "predictions").rglob("*.parquet"))] == [
+        "000000000001-000000000001.parquet",
+        "000000000002-000000000002.parquet",
+    ]
