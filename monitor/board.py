@@ -23,9 +23,17 @@ ERROR_METRICS = frozenset({"mae", "rmse", "mape", "smape", "bias", "log_loss", "
 COVERAGE = "label_coverage"
 RATIO_METRICS = frozenset(
     {
-        "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "r2", "flagged_ratio", "average_precision",
+        "accuracy",
+        "balanced_accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "roc_auc",
+        "r2",
+        "flagged_ratio",
+        "average_precision",
         "context_precision",
-    }  # fmt: skip
+    }
 )
 
 RATES = {"nominal": "nominal", "achieved": "achieved", "lower": "achieved_lower", "upper": "achieved_upper"}
