@@ -48,7 +48,7 @@ def test_it_ends_with_both_alerts_and_the_records_behind_one(start: Start) -> No
         assert re.search(rf"FIRING  ModelwatchCheckFiring .* check {check}, severity", output), output
     *_, listed, records, claims = output.split("\n$ ")  # three commands and what they print
     assert re.search(r"support-bot-unsupported +open", listed), output
-    header, *rows = records.splitlines()[1:]
+    header, *rows = records.partition("\n\n")[0].splitlines()[1:]
     assert header.split() == ["record_id", "value", "prompt_version", "question", "response"]
     assert len(rows) == 5
     header, *rows = claims.splitlines()[1:]
