@@ -378,7 +378,7 @@ def test_a_daemon_that_takes_no_records_is_not_ready_in_its_metrics_either(start
 def test_one_part_that_cannot_be_closed_does_not_keep_the_others_open(start: Callable[..., App]) -> None:
     before = helpers()
     app = start()
-    assert len(helpers()) == len(before) + 2 + intake.processes(None)
+    assert len(helpers()) == len(before) + len(("scorer", "worker", "views")) + intake.processes(None)
 
     def fails() -> None:
         raise RuntimeError("cannot be closed")
