@@ -2,7 +2,8 @@
 
 Samples are what the sender calls so, else the further choices of the call, else the answers of other calls of the same trace to
 the same prompt: that is how one samples without `n`. Calls of other traces are no samples: which of them are stored by then is
-chance, and a score must come out the same when it is made again.
+chance, and a score must come out the same when it is made again. Of one trace that is not yet so for the first of several calls,
+which may be scored before the others are stored.
 """
 
 from __future__ import annotations
