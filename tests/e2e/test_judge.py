@@ -35,15 +35,15 @@ scoring: {settle_seconds: 1}
 judge: {base_url: "URL", model: tiny-judge, price: {input: 1, output: 2}, budget: {calls_per_day: 1000, usd_per_day: 50}}
 models: [{name: bot, task: llm}]
 checks:
-- {name: bot-unfaithful, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.2}, severity: critical,
+- {name: bot-unfaithful, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.05}, severity: critical,
    settings: {metric: faithfulness, rate: 1}}
-- {name: bot-off-topic, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.2}, flag: 0.01,
+- {name: bot-off-topic, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.05}, flag: 0.01,
    settings: {metric: answer_relevancy, rate: 1, options: {strictness: 1}}}
-- {name: bot-lost, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.2},
+- {name: bot-lost, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.05},
    settings: {metric: context_relevance, rate: 1}}
-- {name: bot-inexact, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.2},
+- {name: bot-inexact, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.05},
    settings: {metric: exact_match, rate: 1, fields: {reference: attributes.gold}}}
-- {name: bot-impolite, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.2},
+- {name: bot-impolite, model: bot, detector: judge, every: 10m, min_records: 3, threshold: {upper: 0.05},
    settings: {metric: discrete, prompt: "Is this polite? {response}", values: {"yes": 1, "no": 0}, rate: 1}}
 """
 
@@ -86,7 +86,10 @@ def test_judged_answers_fire_alerts_and_say_what_was_asked_of_whom(tmp_path: Pat
 
 
 def answers() -> list[Batch]:
-    """Of the last hour: every other one is bad by what the judge finds in it, and not what it should have been."""
+    """Of the last hour: every other one is bad by what the judge finds in it, and not what it should have been.
+
+    However the hour lies, a window of three answers or more has one in three that is bad: its interval is beyond 0.05.
+    """
     rows: list[dict[str, Any]] = [
         {
             "record_id": f"answer-{i}",
