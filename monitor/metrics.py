@@ -17,6 +17,8 @@ OTHER = "__other__"
 LATENCY = tuple(0.01 * 2**n for n in range(14))  # OpenTelemetry's ladder: 0.01 .. 81.92 s
 LAG = (1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0, 604800.0)
 SCORES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
+PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)  # as OpenTelemetry's conventions have it
+CONTEXT = (0.01, 0.05, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 EXEMPLAR_CHARACTERS = 128
 
 
@@ -206,10 +208,20 @@ class Metrics:
         self.judge_up = self._gauge("modelwatch_judge_up", "1 while the judge answers", ("llm_model",))
         self.judge_budget = self._gauge("modelwatch_judge_budget_left_ratio", "Share of the day's budget that is left", ("kind",))
 
+        # what is told to others: the sinks of `monitor.outbox`
+        self.outbox_sent = self._counter("modelwatch_outbox_sent_total", "Messages that were taken", ("sink",))
+        self.outbox_failures = self._counter(
+            "modelwatch_outbox_failures_total", "Attempts that were not taken", ("sink", "reason")
+        )
+        self.outbox_messages = self._gauge("modelwatch_outbox_messages", "Messages that wait or are dead", ("sink", "state"))
+        self.outbox_oldest = self._gauge(
+            "modelwatch_outbox_oldest_message_timestamp_seconds", "When the oldest waiting message was put", ("sink",)
+        )
+
         # LLM traffic, as traces settle
-        llm = ("model", "llm_model")
+        llm = ("model", "provider", "llm_model")
         self.llm_requests = self._counter("modelwatch_llm_requests_total", "Requests to an LLM, however often tried", llm)
-        self.llm_errors = self._counter("modelwatch_llm_errors_total", "Requests whose last attempt failed", llm)
+        self.llm_errors = self._counter("modelwatch_llm_errors_total", "Requests whose last attempt failed", (*llm, "class"))
         self.llm_retries = self._counter("modelwatch_llm_retries_total", "Attempts after the first", llm)
         self.llm_input = self._counter("modelwatch_llm_input_tokens_total", "Tokens in, cached ones included", llm)
         self.llm_output = self._counter("modelwatch_llm_output_tokens_total", "Tokens out, reasoning included", llm)
@@ -221,6 +233,12 @@ class Metrics:
         self.llm_duration = self._histogram("modelwatch_llm_duration_seconds", "Time of a call to an LLM", llm, LATENCY)
         self.llm_first_token = self._histogram(
             "modelwatch_llm_time_to_first_token_seconds", "Time to the first token of an answer", llm, LATENCY
+        )
+        self.llm_per_token = self._histogram(
+            "modelwatch_llm_time_per_output_token_seconds", "Time for each token of an answer after the first", llm, PER_TOKEN
+        )
+        self.llm_context = self._histogram(
+            "modelwatch_llm_context_window_ratio", "Tokens in, of the most that the LLM takes", llm, CONTEXT
         )
         self.changes = self._counter("modelwatch_changes_total", "New versions, LLMs, prompts seen in traffic", ("model", "what"))
         self.traces_settled = self._counter("modelwatch_traces_settled_total", "Traces settled, the late ones again", ("model",))

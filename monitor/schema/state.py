@@ -30,6 +30,9 @@ JUDGING = """CREATE TABLE IF NOT EXISTS judging (model VARCHAR, settings_hash VA
 JUDGE_SPENDING = """CREATE TABLE IF NOT EXISTS judge_spending (day VARCHAR, llm_model VARCHAR, calls BIGINT,
     input_tokens BIGINT, output_tokens BIGINT, cost_usd DOUBLE)"""
 
+OUTBOX = """CREATE TABLE IF NOT EXISTS outbox (id BIGINT, sink VARCHAR, key VARCHAR, "group" VARCHAR, payload VARCHAR,
+    attempts INTEGER, put_at TIMESTAMPTZ, next_at TIMESTAMPTZ, done_at TIMESTAMPTZ, dead_at TIMESTAMPTZ, reason VARCHAR)"""
+
 STATE_DDL = f"""{MANIFEST_HISTORY};
 {TRACES};
 {SEEN};
@@ -39,6 +42,7 @@ STATE_DDL = f"""{MANIFEST_HISTORY};
 {CHECK_SLICES};
 {JUDGING};
 {JUDGE_SPENDING};
+{OUTBOX};
 CREATE TABLE migrations (version INTEGER, applied_at TIMESTAMPTZ);
 CREATE TABLE manifest (kind VARCHAR, model VARCHAR, file VARCHAR, first_seq BIGINT, last_seq BIGINT, "rows" BIGINT,
     bytes BIGINT, min_time TIMESTAMPTZ, max_time TIMESTAMPTZ, max_received TIMESTAMPTZ, sealed_at TIMESTAMPTZ,
@@ -63,7 +67,8 @@ with a segment that nobody reads for that. `drops` is the files of folders: rows
 taken of each, and whether it is being read, finished or failed. `partitions` is where a Kafka consumer group stands, and
 the epoch of who may move it. `halves` is inference requests whose response has not come, and the other way round.
 `check_slices` is the values of a field that have become slices of a check, in the order of `place`. `judging` waits for the
-judge: `why` is sampled or escalated, `place` names model and record. `judge_spending` is what the judge took, by day."""
+judge: `why` is sampled or escalated, `place` names model and record. `judge_spending` is what the judge took, by day.
+`outbox` waits to be sent to somebody outside, in the order of `id`, or was (`done_at`), or was given up (`dead_at`)."""
 
 
 def _added(kind: str, *columns: str) -> list[str]:
@@ -87,7 +92,7 @@ MIGRATIONS: dict[int, str] = {
             *_added(
                 "generations", "request_model", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_source",
                 "tool_calls", "agent", "workflow", "service", "environment", "release", "gateway", "route", "retry", "fallback",
-                "fingerprint", "parent_id", "trace_hash",
+                "fingerprint", "parent_id", "trace_hash", "context_window",
             ),
             *_added("contexts", "retrieval_id"),
             *(create_table(kind) for kind in ("contents", "spans", "retrievals", "calls", "changes")),
@@ -99,7 +104,9 @@ MIGRATIONS: dict[int, str] = {
             CHECK_SLICES,
             JUDGING,
             JUDGE_SPENDING,
-            create_table("thresholds"),
+            OUTBOX,
+            *(create_table(kind) for kind in ("thresholds", "cases", "maintenance")),
+            *_added("incidents", "owner", "in_maintenance"),
             *_added("verdicts", "needed", "of_windows", "note"),
             *_added("readings", "reference"),
         ]

@@ -20,7 +20,7 @@ SPECS: dict[str, Spec] = {**Metrics(CollectorRegistry()).specs, **board.SPECS}
 LABELS = {
     "model", "check", "detector", "slice", "feature", "metric", "kind", "reason", "transport", "code", "queue", "child",
     "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action", "level", "source", "topic",
-    "llm_model", "what", "stage", "why",
+    "llm_model", "provider", "class", "what", "stage", "why", "sink", "state",
 }  # fmt: skip
 
 
