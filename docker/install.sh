@@ -18,6 +18,11 @@ cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 LOCK=requirements.lock
 
+# grafana-client brings urllib3-future, whose wheel puts itself in the place of urllib3, for everybody in the environment. Built
+# from source and told so, it does not; a test looks.
+export URLLIB3_NO_OVERRIDE=1
+export PIP_NO_BINARY="${PIP_NO_BINARY:+$PIP_NO_BINARY,}urllib3-future"
+
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
@@ -132,7 +137,7 @@ image() {
     build=$("$VENV/bin/python" -c 'import torch; print("cuda" if torch.version.cuda else "cpu")')
     [ "$build" = "${TORCH_BUILD:-$build}" ] || fail "torch here is the $build build, not $TORCH_BUILD; set TORCH_PIP_ARGS, see README.md"
     say "installing modelwatch with all its parts"
-    pip install --quiet -c "$LOCK" '.[judge,kafka,mlflow,streaming,toxicity]'
+    pip install --quiet -c "$LOCK" '.[grafana,judge,kafka,mlflow,streaming,toxicity]'
     # What only installs or compiles has no place in an image.
     pip uninstall --quiet --yes pip setuptools wheel 2>/dev/null || true
     find "$VENV" -name __pycache__ -prune -exec rm -rf {} +
