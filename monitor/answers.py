@@ -39,6 +39,7 @@ NUMBERS = {
             "duration_seconds", "time_to_first_token_seconds", "attempt", "failed",
         )
     },
+    "context_window_ratio": "c.input_tokens::DOUBLE / g.context_window",
     "question_characters": "length(g.question)::DOUBLE",
     "response_characters": "length(g.response)::DOUBLE",
 }  # fmt: skip

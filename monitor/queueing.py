@@ -101,7 +101,7 @@ class Queueing:
         calls = callcounts.alone(columns, now)
         transaction.append("calls", model, calls)
         tallies = callcounts.Tallies()
-        tallies.singles(calls)
+        tallies.singles(calls, columns)
         transaction.count_on_commit(lambda: tallies.count(self._metrics, model))
         operations = columns.get("operation") or [None] * len(seqs)
         places = [p for p, operation in enumerate(operations) if operation != EMBEDDINGS]

@@ -273,6 +273,7 @@ class Parser:
         values["fallback"] = item.get("fallback")
         cost, source = self._prices.cost_of(values)
         values["cost_usd"], values["cost_source"] = cost, values["cost_source"] or source
+        values["context_window"] = self._prices.window_of(values)
         values["trace_hash"] = None if trace_id is None else hash64(trace_id.lower())
         contexts = self._passages(item, record_id, event_time)
         rows.add(index, hash64(record_id), content, values)

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from monitor.genai import inlinescores, messagetrees, retrieval, values
+from monitor.genai import errorclass, inlinescores, messagetrees, retrieval, values
 from monitor.genai.canonical import Canonical as Canonical
 from monitor.genai.canonical import Document as Document
 from monitor.genai.dialecttable import FILE, LATER, WITHIN, Reading, Table
@@ -22,7 +22,7 @@ from monitor.genai.messages import Message, dumped, messages, parsed, parts, tex
 from monitor.otlp.spans import LogRecord, Span
 
 JUDGE = "modelwatch.judge"  # true on a span or its resource: our own judge's traffic
-OTHER_ERROR = "_OTHER"  # as the conventions call an error without a type
+HTTP_STATUS = ("http.response.status_code", "http.status_code")
 DAY = 86_400
 NO_CONTENT = frozenset({"retriever", "reranker", "tool"})  # their input and output are no messages
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -193,10 +193,12 @@ class Dialects:
     def _error(self, span: Span, fields: dict[str, Any], said: Mapping[str, Any]) -> None:
         kind = said.get("error_type")
         if kind is None and (span.status == "error" or said.get("level") == "ERROR"):
-            kind = OTHER_ERROR
+            kind = errorclass.OTHER_ERROR
         if kind is not None:
             last = kind.rpartition(".")[2]
-            fields["error_type"] = last if last.isidentifier() else kind  # openai.RateLimitError and RateLimitError are one
+            kind = last if last.isidentifier() else kind  # openai.RateLimitError and RateLimitError are one
+            status = next((s for key in HTTP_STATUS if (s := values.count(span.attributes.get(key))) is not None), None)
+            fields["error_type"] = errorclass.named(kind, status, span.status_message)
 
     def _gateway(self, span: Span, said: Mapping[str, Any]) -> str | None:
         raw = self.table.raw

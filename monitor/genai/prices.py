@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -47,6 +47,7 @@ class Price(Rates):
     model: str
     source: str
     above_200k: Rates | None = None
+    context_window: int | None = Field(None, ge=1, description="most tokens it takes")
 
     @field_validator("model", "provider")
     @classmethod
@@ -54,15 +55,33 @@ class Price(Rates):
         return text.lower()
 
 
-class Prices:
-    """The table, looked up by provider and model. Safe to use from several threads."""
+class ContextWindow(BaseModel):
+    """Of a model without a price, or one that is served with another window than its maker's. No provider: of any."""
 
-    def __init__(self, prices: list[Price]) -> None:
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: str | None = None
+    model: str
+    tokens: int = Field(ge=1)
+
+    @field_validator("model", "provider")
+    @classmethod
+    def _lower(cls, text: str | None) -> str | None:
+        return text and text.lower()
+
+
+Entry = TypeVar("Entry", Price, ContextWindow)
+
+
+class _Patterns(Generic[Entry]):
+    """Entries by provider and pattern of the model. Safe to use from several threads."""
+
+    def __init__(self, entries: list[Entry]) -> None:
         # Longest pattern first, so that the first that fits is the one that says most.
-        self.prices = sorted(prices, key=lambda p: (-len(p.model.replace("*", "")), p.model))
-        self._known: dict[tuple[str | None, str], Price | None] = {}
+        self.entries: list[Entry] = sorted(entries, key=lambda p: (-len(p.model.replace("*", "")), p.model))
+        self._known: dict[tuple[str | None, str], Entry | None] = {}
 
-    def find(self, provider: str | None, model: str) -> Price | None:
+    def find(self, provider: str | None, model: str) -> Entry | None:
         key = (provider, model)
         if key not in self._known:
             if len(self._known) >= KNOWN:  # names come from outside and may be without end
@@ -70,12 +89,39 @@ class Prices:
             self._known[key] = self._search(provider.lower() if provider else None, model.lower())
         return self._known[key]
 
-    def _search(self, provider: str | None, model: str) -> Price | None:
+    def _search(self, provider: str | None, model: str) -> Entry | None:
         bare = model.rpartition("/")[2]  # models/gemini-2.5-pro, openai/gpt-4o: as gateways write them
         names = {model, bare, DATED.sub("", bare)}
-        for price in self.prices:
-            if (provider is None or price.provider == provider) and any(fnmatchcase(name, price.model) for name in names):
-                return price
+        for one in self.entries:
+            fits = provider is None or one.provider is None or one.provider == provider
+            if fits and any(fnmatchcase(name, one.model) for name in names):
+                return one
+        return None
+
+
+class Prices:
+    """The table, looked up by provider and model. Safe to use from several threads."""
+
+    def __init__(self, prices: list[Price], windows: list[ContextWindow]) -> None:
+        self._prices = _Patterns(prices)
+        self._windows = _Patterns(windows)
+
+    @property
+    def prices(self) -> list[Price]:
+        return self._prices.entries
+
+    def find(self, provider: str | None, model: str) -> Price | None:
+        return self._prices.find(provider, model)
+
+    def window_of(self, fields: Mapping[str, Any]) -> int | None:
+        """The most tokens that the LLM of a generation takes, None where nobody says so."""
+        provider = fields.get("provider")
+        for name in ("llm_model", "request_model"):
+            if model := fields.get(name):
+                if (found := self._windows.find(provider, model)) is not None:
+                    return found.tokens
+                if (price := self.find(provider, model)) is not None and price.context_window is not None:
+                    return price.context_window
         return None
 
     def cost(self, canonical: Canonical) -> tuple[float | None, str | None]:
@@ -128,6 +174,16 @@ def load(file: Path = FILE) -> Prices:
         if price.source not in raw.get("sources", {}):
             problems.append(f"{file}: prices.{i}.source: {price.source!r} is not one of `sources`; say there where it is from")
         prices.append(price)
+    windows: list[ContextWindow] = []
+    given = raw.get("windows", [])
+    if not isinstance(given, list):
+        problems.append(f"{file}: windows: {given!r} is not a list; each entry has model, tokens and, if need be, provider")
+        given = []
+    for i, entry in enumerate(given):
+        try:
+            windows.append(ContextWindow.model_validate(entry))
+        except ValidationError as exc:
+            problems += [f"{file}: windows.{i}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()]
     if problems:
         raise ConfigError(problems)
-    return Prices(prices)
+    return Prices(prices, windows)

@@ -15,6 +15,7 @@ from monitor import feedback
 from monitor.fields import EARLIEST, LATEST, Rejected, shown
 from monitor.genai.canonical import Canonical, Document
 from monitor.genai.dialects import Dialects
+from monitor.genai.errorclass import OTHER_ERROR
 from monitor.genai.media import lean_text
 from monitor.genai.prices import Prices
 from monitor.keys import hash64
@@ -26,7 +27,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_NS, LAST_NS = (int((t - EPOCH).total_seconds()) * 10**9 for t in (EARLIEST, LATEST))
 CALLS = ("llm", "embedding")
 RETRIEVALS = ("retriever", "reranker")
-OTHER_ERROR = "_OTHER"  # what OpenTelemetry calls an error without a class
 
 _FROM_DIALECT = (
     "model_version", "provider", "llm_model", "operation", "question", "system", "response", "messages", "input_tokens",
@@ -199,6 +199,7 @@ class _Batch:
         if (values["retry"] or 0) > MAX_REVISION:  # no column takes it; the span has it still
             values["retry"] = None
         values["cost_usd"], values["cost_source"] = self._prices.cost_of(values)
+        values["context_window"] = self._prices.window_of(values)
         values["error_type"] = fields.get("error_type") or (OTHER_ERROR if failed else None)
         duration = fields.get("duration_seconds")
         values["duration_seconds"] = seconds if duration is None else duration

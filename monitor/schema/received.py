@@ -86,6 +86,7 @@ retry INTEGER number of the attempt, from 0, where the sender says it
 fallback BOOLEAN made because another one failed, where the sender says it
 fingerprint VARCHAR hash of the prompt's constant parts, where it has no name
 parent_id VARCHAR span it was made in
+context_window BIGINT most tokens the LLM takes, from the price table; null where it is not known
 """
             + TRACE
             + KEY

@@ -29,7 +29,7 @@ from monitor.keys import place_hash
 from monitor.metrics import Metrics
 from monitor.passages import Passages
 from monitor.reader import Reader
-from monitor.settling.callcounts import TIMES, Tallies
+from monitor.settling.callcounts import SEEN, TIMES, Tallies
 from monitor.settling.calls import COST, EMBEDDINGS, TOKENS
 from monitor.settling.rows import Known, Row, Trace, settled
 from monitor.store import Store
@@ -41,7 +41,7 @@ RETRY_SECONDS = 1.0
 
 _GENERATION = (
     "seq, trace_hash, record_id, trace_id, span_id, parent_id, event_time, operation, coalesce(llm_model, request_model) AS "
-    f"llm_model, error_type IS NOT NULL AS failed, retry, fallback, {', '.join((*TOKENS, *COST, *TIMES))}"
+    f"llm_model, error_type IS NOT NULL AS failed, retry, fallback, {', '.join((*TOKENS, *COST, *TIMES, *SEEN))}"
 )
 _PLACE = "trace_hash, record_id, span_id, parent_id, epoch_us(start_time) AS start, epoch_us(event_time) AS ended"
 
@@ -172,7 +172,8 @@ class Settling:
             after, ok = settled(trace, stored)
             plan.failed += not ok
             plan.rows += [row for row in after if row.differs]
-            plan.tallies.restated(list(trace.before.values()), [row.call for row in after])
+            by_record = {row["record_id"]: row for row in trace.generations}
+            plan.tallies.restated(list(trace.before.values()), [row.call for row in after], by_record)
 
     def _known(self, reader: Reader, model: str, traces: Iterable[Trace]) -> dict[str, Known]:
         """What is stored, by record, of those that were settled before and may have another input now."""
@@ -248,7 +249,7 @@ class Settling:
         }
         transaction.append("calls", plan.model, calls)
         names = ("llm_model", "failed", "attempt", *TOKENS, "cost_usd", *TIMES, "trace_id")
-        tallies.singles({name: calls[name].to_pylist() for name in names})
+        tallies.singles({name: calls[name].to_pylist() for name in names}, {name: rows[name].to_pylist() for name in SEEN})
         scored = rows.filter(pc.invert(embeds))
         if size := scored.num_rows:
             ids = scored["record_id"].to_pylist()

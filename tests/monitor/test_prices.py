@@ -122,4 +122,4 @@ def test_what_is_remembered_of_names_from_outside_has_an_end(table: Path) -> Non
     prices = load(table)
     for i in range(5000):
         prices.find("openai", f"made-up-{i}")
-    assert len(prices._known) <= 2048
+    assert len(prices._prices._known) <= 2048

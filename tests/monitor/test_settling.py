@@ -56,7 +56,13 @@ def given_to(world: World, record: str) -> list[str]:
 
 
 def counter(world: World, name: str, llm: str = "small") -> float:
-    return sample(world.metrics, f"modelwatch_llm_{name}", model="bot", llm_model=llm) or 0.0
+    """Over all providers and classes of errors."""
+    return sum(
+        one.value
+        for family in world.metrics.registry.collect()
+        for one in family.samples
+        if one.name == f"modelwatch_llm_{name}" and one.labels["llm_model"] == llm
+    )
 
 
 def repeating_agent() -> list[Span]:

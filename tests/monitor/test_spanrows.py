@@ -183,8 +183,12 @@ def test_a_call_costs_what_was_reported_else_what_the_table_says_else_nothing_is
     world.settle()
     costs = [(row["cost_usd"], row["cost_source"]) for row in world.rows("generations", "bot")]
     assert costs == [(0.5, "reported"), (2.5, "table"), (None, None), (2.5, "table")]
-    assert sample(world.metrics, "modelwatch_llm_cost_usd_total", model="bot", llm_model="gpt-4o") == 5.5
-    assert sample(world.metrics, "modelwatch_llm_unpriced_total", model="bot", llm_model="of-our-own") == 1
+    spent = [
+        sample(world.metrics, "modelwatch_llm_cost_usd_total", model="bot", provider=provider, llm_model="gpt-4o")
+        for provider in ("openai", "unknown")
+    ]
+    assert spent == [3.0, 2.5]
+    assert sample(world.metrics, "modelwatch_llm_unpriced_total", model="bot", provider="openai", llm_model="of-our-own") == 1
 
 
 def test_a_price_table_of_ones_own_takes_the_place_of_ours(make_world: Callable[..., World], tmp_path: Path) -> None:
