@@ -62,7 +62,7 @@ bench-quality: .venv/.installed-dev  ## quality of the detectors on labelled dat
 	$(PY) -m tests.bench.quality --write $(if $(DATA),--data $(DATA))
 
 dashboards: .venv/.installed-run  ## writes dashboards/*.json
-	$(PY) dashboards/build.py
+	$(PY) -m dashboards.build
 
 lock:  ## requirements.lock from a fresh resolve
 	docker/install.sh lock

@@ -1,10 +1,12 @@
-"""The dashboards as they are checked in, and the rules of dashboard-linter that apply to them."""
+"""The dashboards as they are checked in: the rules of dashboard-linter that apply to them, and what they have to do with the
+catalogue, the rules and the provisioning files. `test_live.py` asks a Prometheus."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +15,128 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from dashboards import build
+from dashboards.panel import panel_id
+from dashboards.promql import CHECK
 from monitor import board, data
 from monitor.metrics import Metrics
+from tests.dashboards.reading import (
+    FOLDER,
+    FOREIGN,
+    NAMES,
+    asked,
+    events,
+    expressions,
+    filled,
+    metrics,
+    panels,
+    queries,
+    read,
+    selectors,
+    tables,
+    variables,
+)
 
-FOLDER = data.folder("dashboards")
-NAMES = sorted(path.name for path in FOLDER.glob("*.json"))
+SPECS = {**Metrics(CollectorRegistry()).specs, **board.SPECS}
+UIDS = {"modelwatch-overview", "modelwatch-quality", "modelwatch-llm", "modelwatch-daemon"}
+
+# Units as @grafana/data calls them; a word it does not know is shown behind the number as it stands.
+UNITS = {"bool_yes_no", "bytes", "cps", "currencyUSD", "dateTimeFromNow", "percentunit", "reqps", "s", "short", "string"}
+
+# Names of a judge's LLM: not the ones whose traffic is watched, so `$llm_model` does not choose among them.
+OTHER_LLM = "modelwatch_judge_"
+
+# On their way, by their names.
+COMING = {"modelwatch_case_open", "modelwatch_external_url_info"}
+
+# What no panel and no rule asks for, and why.
+NOT_SHOWN: dict[str, str] = {}
+
+SCORES = re.compile(
+    r"modelwatch_(reading|firing|feature_reading|quality_ratio|quality_error|detector_score_ratio|detector_flagged)\b"
+)
 
 
-def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / name).read_text())
-    return found
-
-
-def panels(name: str) -> list[dict[str, Any]]:
-    return [panel for panel in read(name)["panels"] if panel["type"] != "row"]
-
-
-def expressions(name: str) -> list[str]:
-    return [target["expr"] for panel in panels(name) for target in panel["targets"]]
+def rules() -> list[dict[str, Any]]:
+    files = sorted(data.folder("rules").glob("*.rules.yml"))
+    return [rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
 
 
 def test_building_again_changes_nothing() -> None:
     assert sorted(build.DASHBOARDS) == NAMES
     for name in NAMES:
-        assert build.render(name) == (FOLDER / name).read_text()
+        assert build.render(name) == (FOLDER / name).read_text(), "make dashboards"
+
+
+def test_there_are_four_with_their_links_to_each_other() -> None:
+    found = [read(name) for name in NAMES]
+    assert {dashboard["uid"] for dashboard in found} == UIDS
+    assert len({dashboard["title"] for dashboard in found}) == len(UIDS)
+    for dashboard in found:
+        assert {link["url"] for link in dashboard["links"]} == {f"/d/{uid}" for uid in UIDS - {dashboard["uid"]}}
+        for link in dashboard["links"]:
+            assert link["includeVars"], "what was chosen goes along"
+            assert link["keepTime"]
+
+
+@pytest.mark.filterwarnings("ignore:Prefer using dashboardv2")
+@pytest.mark.parametrize("name", NAMES)
+def test_grafanas_own_model_of_a_dashboard_knows_every_field(name: str) -> None:
+    # Warns when it is imported: the classic model is what every Grafana takes, the newer one is not.
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    def missing(ours: Any, theirs: Any, path: str = "") -> list[str]:
+        """What is lost or changed on the way; their defaults may be added."""
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            return [m for key, value in ours.items() for m in missing(value, theirs.get(key), f"{path}/{key}")]
+        if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+            return [m for i, pair in enumerate(zip(ours, theirs, strict=True)) for m in missing(*pair, f"{path}/{i}")]
+        return [] if ours == theirs else [f"{path}: {ours!r} became {theirs!r}"]
+
+    there = read(name)
+    back = json.loads(JSONEncoder().encode(Dashboard.from_json(there)))
+    assert missing(there, back) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dashboard_has_the_usual_variables_and_cannot_be_edited_by_hand(name: str) -> None:
-    dashboard = read(name)
-    variables = {v["name"]: v for v in dashboard["templating"]["list"]}
-    assert {"datasource", "job", "instance"} <= set(variables)
-    assert variables["datasource"]["type"] == "datasource"
-    for variable in list(variables.values())[1:]:
-        assert variable["multi"]
-        assert variable["allValue"] == ".+"
+    found = variables(name)
+    assert [*found][:5] == ["datasource", "records", "job", "instance", "model"]
+    assert found["datasource"]["query"] == "prometheus"
+    assert found["datasource"]["label"] == "Data source"
+    assert found["records"]["query"] == "yesoreyeram-infinity-datasource"
+    for variable in found.values():
+        if variable["type"] == "datasource":
+            continue
+        assert variable["datasource"]["uid"] == "${datasource}"
         assert variable["refresh"] == 2, "on a change of the time range"
-    assert not dashboard["editable"]
+        assert variable["definition"] == variable["query"]["query"]
+        if variable["name"] != "external_url":
+            assert variable["multi"]
+            assert variable["allValue"] == ".+"
+    assert not read(name)["editable"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_panel_says_what_it_shows_in_which_unit_from_the_chosen_source(name: str) -> None:
     for panel in panels(name):
         assert panel["title"]
-        assert panel["description"]
-        assert panel["targets"]
-        assert panel["datasource"]["uid"] == "${datasource}"
-        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["targets"], panel["title"]
+        source = "${datasource}" if panel in asked(name) else "${records}"
+        for one in (panel, *panel["targets"]):
+            assert one["datasource"]["uid"] == source
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
+        if panel["type"] in ("timeseries", "state-timeline"):
+            assert panel["options"]["legend"]["showLegend"]
+            assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+
+
+def test_a_panel_is_found_by_an_id_that_is_made_of_its_name_and_is_like_no_other() -> None:
+    assert panel_id("firing") == zlib.crc32(b"firing") % 10**6 == 51890, "links in the rules go by it"
+    for name in NAMES:
+        ids = [panel["id"] for panel in read(name)["panels"]]
+        assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,30 +151,96 @@ def test_panels_do_not_lie_on_each_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_queries_go_by_job_and_instance_and_use_counters_as_counters(name: str) -> None:
+def test_queries_go_by_every_variable_that_their_metric_has_a_label_for(name: str) -> None:
+    chosen = {variable for variable in variables(name) if variable in ("model", "check", "llm_model", "provider")}
     for expr in expressions(name):
-        assert 'job=~"$job"' in expr
-        assert 'instance=~"$instance"' in expr
-        for window in re.findall(r"\[([^]]+)\]", expr):
-            assert window == "$__rate_interval"
-        for counter in re.findall(r"\w*modelwatch_\w+(?:_total|_bucket)", expr):
-            assert re.search(r"(rate|increase)\(" + counter, expr), expr
+        for metric, narrowed in selectors(expr):
+            if metric.startswith("ALERTS"):
+                # Rules drop the labels of the target where they sum over daemons. Alerts of no model concern all of them.
+                assert 'model=~"$model|"' in narrowed
+                continue
+            assert 'job=~"$job"' in narrowed, expr
+            assert 'instance=~"$instance"' in narrowed, expr
+            if metric in FOREIGN:
+                continue
+            if metric in COMING:
+                continue
+            labels = SPECS[next(iter(metrics(metric)))].labels
+            for variable in chosen & set(labels):
+                if variable != "llm_model" or not metric.startswith(OTHER_LLM):
+                    assert f'{variable}=~"${variable}"' in narrowed, f"{metric} of {expr}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_queries_ask_for_metrics_that_exist(name: str) -> None:
-    known = {*Metrics(CollectorRegistry()).specs, *board.SPECS}
-    for expr in expressions(name):
-        asked = {m.removesuffix("_bucket") for m in re.findall(r"modelwatch_\w+", expr)}
-        assert asked <= known
+def test_queries_use_counters_as_counters_over_a_window_that_fits_the_scrapes(name: str) -> None:
+    for expr in [*expressions(name), *events(name)]:
+        for window in re.findall(
+            r"\[([^]]+)\]", expr.replace("last_over_time(modelwatch_firing", "") if "[30m]" in expr else expr
+        ):
+            # A daemon that is away stays on the board as long as its alerts stay up.
+            assert window == "$__rate_interval" or f"last_over_time(modelwatch_firing{{{CHECK}}}[30m])" in expr, expr
+        for counter in re.findall(r"\w+(?:_total|_bucket|_count)\{", expr):
+            assert re.search(r"(rate|increase)\(" + re.escape(counter), expr), expr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_queries_ask_for_metrics_that_exist_and_group_by_labels_that_they_have(name: str) -> None:
+    for expr in queries(name):
+        assert {metric for metric, _ in selectors(expr)} <= {*SPECS, *FOREIGN, *COMING} | {
+            f"{m}_{part}" for m in SPECS for part in ("bucket", "count")
+        }
+        known = {"instance", "job", "le", "alertname", "alertstate", "severity", "model", "check"}
+        known |= {label for metric in metrics(expr) if metric in SPECS for label in SPECS[metric].labels}
+        for by in re.findall(r"(?:by|on|ignoring|group_left|group_right) \(([^)]*)\)", expr):
+            assert {label.strip() for label in by.split(",") if by} <= known, expr
+
+
+def test_every_metric_is_shown_or_alerted_on_or_it_is_said_why_not() -> None:
+    used = {metric for name in NAMES for expr in queries(name) for metric in metrics(expr)}
+    used |= {metric for rule in rules() for metric in metrics(rule["expr"])}
+    assert {metric: "in no dashboard and no rule" for metric in SPECS if metric not in used | {*NOT_SHOWN}} == {}
+    assert set(NOT_SHOWN) <= set(SPECS) - used, "shown by now, or gone"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_sees_a_score_gets_to_the_records_behind_it(name: str) -> None:
+    for panel in asked(name):
+        exprs = [target["expr"] for target in panel["targets"]]
+        if (panel["type"] == "timeseries" and any(SCORES.search(expr) for expr in exprs)) or panel["type"] == "state-timeline":
+            assert panel["fieldConfig"]["defaults"]["links"], panel["title"]
+        for link in panel["fieldConfig"]["defaults"]["links"]:
+            assert link["url"].startswith("${external_url:raw}/"), "the daemon's pages lie where its config says"
+            for label in re.findall(r"__field\.labels\.(\w+)", link["url"]):
+                assert all(f"{{{{{label}}}}}" in target["legendFormat"] for target in panel["targets"]), panel["title"]
+        for expr, target in zip(exprs, panel["targets"], strict=True):
+            if re.search(r"modelwatch_(detector_score_ratio|llm_\w+)_bucket", expr):
+                assert target["exemplar"], panel["title"]
+
+
+def test_an_alert_leads_to_a_panel_that_is_there() -> None:
+    there = {read(name)["uid"]: {panel["id"] for panel in panels(name)} for name in NAMES}
+    for rule in rules():
+        if url := rule.get("annotations", {}).get("dashboard_url"):
+            uid, panel = re.search(r"/d/([\w-]+)\S*[?&]viewPanel=(?:panel-)?(\d+)", url).groups()  # type: ignore[union-attr]
+            assert int(panel) in there[uid], f"{rule['alert']}: {url}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_records_asks_the_chosen_daemon_and_links_cells_that_it_has(name: str) -> None:
+    for panel in tables(name):
+        [target] = panel["targets"]
+        assert target["url"].startswith("/v1/"), "below the address of the data source"
+        assert target["parser"] == "backend"
+        titles = {column["text"] for column in target["columns"]}
+        for override in panel["fieldConfig"]["overrides"]:
+            assert override["matcher"]["options"] in titles
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prometheus_can_parse_every_query(name: str, tmp_path: Path) -> None:
     # promtool 2.42 checks no bare expression, so each is dressed as a recording rule, with Grafana's variables filled in.
-    filled = (re.sub(r"\$\w+", ".+", expr.replace("$__rate_interval", "1m")) for expr in expressions(name))
-    rules = [{"record": f"panel:{i}", "expr": expr} for i, expr in enumerate(filled)]
+    made = [{"record": f"panel:{i}", "expr": filled(expr)} for i, expr in enumerate(queries(name))]
     file = tmp_path / "queries.yml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": made}]}))
     done = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
