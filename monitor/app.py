@@ -18,6 +18,9 @@ from monitor import configfile, intake, log, runner, thresholds, traffic, views
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
+from monitor.cases import configchanges
+from monitor.cases.keeper import CaseKeeper
+from monitor.budgets.budgets import Budgets
 from monitor.child import Child
 from monitor.clock import Clock, SystemClock
 from monitor.cloudevents.pairing import Pairs
@@ -128,6 +131,7 @@ class App:
         self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
         self._judging = Judging(config, store, judges, self._encode, clock=clock, metrics=metrics) if judges else None
         self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
+        self._budgets = Budgets(config.budgets, store, clock=clock)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
         # Only now, with the verdicts back from the store, may a scrape be answered.
@@ -139,6 +143,7 @@ class App:
             reload=self.reload,
             note=self._quarantine.note,
             broken=lambda: store.broken,
+        self.registry.register(self._budgets)
         )
         self._begin(self.exposition.start, self.exposition.stop)
         self._audit = Audit(store, clock=clock, metrics=metrics, writer=writer)
@@ -163,6 +168,7 @@ class App:
         self._begin(self._scheduler.start, self._scheduler.stop)
         self._closers.append(self._worker.stop)
         self._sources: dict[str, Source] = {}
+        self._begin(self._budgets.start, self._budgets.stop)
         self._closers.append(lambda: self._run_sources(()))
         self._run_sources(config.sources)
         self._receive()
@@ -290,6 +296,7 @@ class App:
         wanted = {s.name: s for s in sources}
         for name, source in list(self._sources.items()):
             if wanted.get(name) != source.config:
+        self._budgets.configure(config.budgets)
                 source.stop()
                 del self._sources[name]
         for name, one in wanted.items():

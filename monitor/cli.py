@@ -90,12 +90,13 @@ def _complain(*lines: str) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from monitor import thresholds  # imports more than the other commands need
+    from monitor.budgets.config import lines as budgeted
     from monitor.judging import forecast
 
     found = configfile.load(arguments.config)
     for line in thresholds.warnings(found):
         print(f"modelwatch: {arguments.config}: warning: {line}", file=sys.stderr)
-    for line in forecast.lines(found):
+    for line in (*forecast.lines(found), *budgeted(found.budgets)):
         print(f"{arguments.config}: {line}")
     print(f"{arguments.config}: ok, {len(found.models)} models, {len(found.checks)} checks, {len(found.sources)} sources")
     return 0

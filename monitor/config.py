@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     Field,
     ModelWrapValidatorHandler,
     SecretStr,
@@ -24,6 +25,7 @@ from detectors import embedding, registry
 from detectors.contract import ColumnKind
 from detectors.judging.endpoint import EndpointConfig
 from monitor import crosschecks
+from monitor.budgets import config as budgeting
 from monitor.checkconfig import Baseline, Check, Reference, SliceConfig, Threshold
 from monitor.fields import MAX_FEATURE_NAME, columnable
 from monitor.listeners import Listener, Metrics, Otlp, OtlpGrpc, OtlpHttp, Server, Tls
@@ -39,6 +41,7 @@ from monitor.section import (
 )
 
 __all__ = [
+from monitor.serving import RulesConfig, ServingConfig, SloConfig
     "Baseline",
     "Check",
     "CloudEvents",
@@ -235,6 +238,12 @@ class Config(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("checks", mode="before")
+    external_url: ExternalUrl | None = Field(None, description="where people open the API's pages; links are built from it")
+    maintenance: tuple[Window, ...] = Field((), description="windows of maintenance and freezes")
+    budgets: Annotated[tuple[budgeting.BudgetConfig, ...], AfterValidator(budgeting.once)] = ()
+    serving: ServingConfig = ServingConfig()
+    slo: SloConfig = SloConfig()
+    rules: RulesConfig = RulesConfig()
     @classmethod
     def _tasks_of_models(cls, raw: Any, info: ValidationInfo) -> Any:
         """A detector that asks for the task is told that of the model, unless its settings name one."""

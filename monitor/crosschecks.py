@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from detectors import registry
 
 if TYPE_CHECKING:
+    from monitor.budgets.config import BudgetConfig
     from monitor.config import Check, Config, EncoderConfig, Listener, MaskingConfig, ModelConfig, Otlp, PricesConfig, Server
+    from monitor.serving import Flagged
 
 
 @dataclass(slots=True)
@@ -31,12 +33,17 @@ class Sound:
     names: list[str] | None  # of all models, those that are no good included; None where they cannot be told
     named: list[tuple[str, str]] = field(default_factory=list)  # places that name a model, and the name
     judge: bool = False  # there is an endpoint to judge, good or not
+    budgets: Mapping[int, BudgetConfig] = field(default_factory=dict)
+    flagged: Mapping[int, Flagged] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config) -> Sound:
         named = [(f"checks.{i}.model", c.model) for i, c in enumerate(config.checks)]
         named += [(f"sources.{i}.{key}", name) for i, s in enumerate(config.sources) for key, name in s.models()]
         named += [(f"cloudevents.services.{i}.model", s.model) for i, s in enumerate(config.cloudevents.services)]
+        named += [(f"maintenance.{i}.models.{j}", m) for i, w in enumerate(config.maintenance) for j, m in enumerate(w.models)]
+        named += [(f"budgets.{i}.model", b.model) for i, b in enumerate(config.budgets)]
+        named += [(f"slo.flagged.{i}.model", f.model) for i, f in enumerate(config.slo.flagged)]
         if config.otlp.default_model is not None:
             named.append(("otlp.default_model", config.otlp.default_model))
         return cls(
@@ -51,6 +58,8 @@ class Sound:
             names=[m.name for m in config.models],
             named=named,
             judge=config.judge is not None,
+            budgets=dict(enumerate(config.budgets)),
+            flagged=dict(enumerate(config.slo.flagged)),
         )
 
     @classmethod
@@ -77,6 +86,10 @@ class Sound:
         events = raw.get("cloudevents")
         services = events.get("services") if isinstance(events, dict) else None
         places += [(f"cloudevents.services.{i}", s) for i, s in enumerate(services if isinstance(services, list) else ())]
+        places += [(f"budgets.{i}", b) for i, b in enumerate(items("budgets"))]
+        slo = section("slo")
+        flagged = dict(enumerate(slo.flagged if slo else ()))
+        places += [(f"slo.flagged.{i}", f.model_dump()) for i, f in flagged.items()]
         named = [(f"{place}.model", one.get("model")) for place, one in places if isinstance(one, dict)]
         named += [(f"sources.{i}.{key}", name) for i, s in sound("sources").items() for key, name in s.models() if key != "model"]
         if isinstance(otlp := raw.get("otlp"), dict):
@@ -94,6 +107,8 @@ class Sound:
             named=[(place, name) for place, name in named if isinstance(name, str) and not name.startswith("${")],
             judge=bool(raw.get("judge")),
         )
+            budgets=sound("budgets"),
+            flagged=flagged,
 
 
 def problems(sound: Sound) -> Iterator[str]:
@@ -117,6 +132,7 @@ def problems(sound: Sound) -> Iterator[str]:
     yield from (f"checks.{i}.{wrong}" for i, check in sound.checks.items() for wrong in _cannot_judge(check, sound))
     yield from _overspent(sound)
 
+    yield from _not_counted(sound, models)
 
 def _cannot_judge(check: Check, sound: Sound) -> Iterator[str]:
     from detectors.judge import Judge
@@ -136,6 +152,25 @@ def _cannot_judge(check: Check, sound: Sound) -> Iterator[str]:
 
 
 def _other_task(check: Check, model: ModelConfig) -> Iterator[str]:
+def _not_counted(sound: Sound, models: Mapping[str, ModelConfig]) -> Iterator[str]:
+    """Budgets and objectives of what never has a call or a score: they would look kept for ever."""
+    places = [(f"budgets.{i}.model", b.model) for i, b in sound.budgets.items()]
+    places += [(f"slo.flagged.{i}.model", f.model) for i, f in sound.flagged.items()]
+    for place, name in places:
+        if name in models and models[name].task != "llm":
+            yield f"{place}: {name} has task {models[name].task}, and only models of task llm have calls and scores of answers"
+    for i, one in sound.flagged.items():
+        if one.model in models and models[one.model].task == "llm":
+            rows = {registry.load(c.detector).name for c in sound.checks.values() if c.model == one.model and _is_row(c)}
+            if one.detector not in rows:
+                there = ", ".join(sorted(rows)) or "none"
+                yield f"slo.flagged.{i}.detector: no check of {one.model} scores by {one.detector!r}; there are {there}"
+
+
+def _is_row(check: Check) -> bool:
+    return registry.is_row(registry.load(check.detector))
+
+
     """A detector that is told another task than that of the model, whose rows it would misread."""
     from monitor.config import asked_tasks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,15 @@ class Reader:
         """Where the rows of these hashes lie, for `source`; `index` is a suffix of `segments.indexes`. None: not known."""
         return self._find(index, kind, model, hashes) if self._find is not None else None
 
-    def table(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
-        return self._cursor.sql(sql, params=list(params)).to_arrow_table()
+    def table(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
+        """`params`: by place, or by name where the query has names."""
+        return self._cursor.sql(sql, params=dict(params) if isinstance(params, Mapping) else list(params)).to_arrow_table()
 
     def batches(self, sql: str, params: Sequence[Any] = (), rows: int = 131_072) -> Iterator[pa.RecordBatch]:
         """The rows of a query, so many at a time. Read them to the end before the next question: they hold the connection."""
         yield from self._cursor.sql(sql, params=list(params)).to_arrow_reader(rows)
 
-    def query(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         return rows(self.table(sql, params))
 
     def give(self, name: str, rows: pa.Table) -> None:

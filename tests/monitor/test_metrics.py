@@ -11,16 +11,16 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 import monitor
-from monitor import board, config
+from monitor import catalogue, config
 from monitor.metrics import Metrics, Spec, exemplar
 from tests.monitor.support import sample
 
 ROOT = Path(monitor.__file__).parent
-SPECS: dict[str, Spec] = {**Metrics(CollectorRegistry()).specs, **board.SPECS}
+SPECS = catalogue.specs()
 LABELS = {
     "model", "check", "detector", "slice", "feature", "metric", "kind", "reason", "transport", "code", "queue", "child",
     "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action", "level", "source", "topic",
-    "llm_model", "provider", "class", "what", "stage", "why", "sink", "state",
+    "llm_model", "provider", "class", "what", "stage", "why", "environment", "prompt", "period", "unit", "sink", "state", "owner", "url",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def keys(model: type[BaseModel], before: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
         inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if inner and inner[0].__module__ == config.__name__:
+        if inner and inner[0].__module__.startswith("monitor."):
             found |= keys(inner[0], f"{before}{name}.")
         elif field.is_required():
             found[before + name] = "required"
