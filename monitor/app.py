@@ -18,9 +18,8 @@ from monitor import configfile, intake, log, runner, thresholds, traffic, views
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
-from monitor.cases import configchanges
-from monitor.cases.keeper import CaseKeeper
 from monitor.budgets.budgets import Budgets
+from monitor.cases.keeper import CaseKeeper
 from monitor.child import Child
 from monitor.clock import Clock, SystemClock
 from monitor.cloudevents.pairing import Pairs
@@ -30,15 +29,18 @@ from monitor.deadletter.admin import Admin
 from monitor.deadletter.replay import Replayer
 from monitor.embeddings import Encoding
 from monitor.errors import ConfigError, StoreError
+from monitor.evaluations.exporter import Evaluations
 from monitor.exposition import Exposition
 from monitor.inbox import Inbox
 from monitor.judging import process as judge
 from monitor.judging.judging import Judging
+from monitor.maintenance.book import Book
 from monitor.metrics import Metrics
 from monitor.otlp.grpc import OtlpGrpcServer
 from monitor.otlp.http import OtlpHttpServer
 from monitor.quarantine import Quarantine
 from monitor.receiving import Budget
+from monitor.recordrules.rules import RecordRules
 from monitor.references import References
 from monitor.report import Reports
 from monitor.scheduler import Scheduler
@@ -51,7 +53,7 @@ from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store
 
-FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge")  # what only a restart can change
+FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
 
 
@@ -123,19 +125,40 @@ class App:
             )
         )
         self._references = References(store.root)
+        self._book = self._quarantine.reading(lambda: Book(store, clock=clock))
+        self._book.configure(config.maintenance)
         self._runners = self._quarantine.reading(
             lambda: runner.build(
-                config, store, self._references, self._worker, board=self.board, clock=clock, metrics=metrics, encode=self._encode
+                config,
+                store,
+                self._references,
+                self._worker,
+                board=self.board,
+                clock=clock,
+                metrics=metrics,
+                encode=self._encode,
+                maintenance=self._book.maintenance,
             )
         )
         self._scoring = Scoring(config, store, self._scorer, clock=clock, metrics=metrics)
         self._judging = Judging(config, store, judges, self._encode, clock=clock, metrics=metrics) if judges else None
-        self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
         self._budgets = Budgets(config.budgets, store, clock=clock)
+        if config.export.otlp is not None:
+            self._evaluations = Evaluations(config.export.otlp, store, clock=clock, metrics=metrics)
+            self._evaluations.begin()
+            self._begin(self._evaluations.start, self._evaluations.stop)
+        self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
-        # Only now, with the verdicts back from the store, may a scrape be answered.
+        self._rules = self._quarantine.reading(
+            lambda: RecordRules(config, store, board=self.board, clock=clock, metrics=metrics)
+        )
+        self._cases = CaseKeeper(config, store, self._book, clock=clock, metrics=metrics)
+        self._quarantine.reading(self._cases.restore)
+        self.registry.register(self._cases.board)
+        # Only now, with the verdicts and cases back from the store, may a scrape be answered.
         self.registry.register(self.board)
+        self.registry.register(self._budgets)
         self.exposition = Exposition(
             config.metrics,
             self.registry,
@@ -143,7 +166,6 @@ class App:
             reload=self.reload,
             note=self._quarantine.note,
             broken=lambda: store.broken,
-        self.registry.register(self._budgets)
         )
         self._begin(self.exposition.start, self.exposition.stop)
         self._audit = Audit(store, clock=clock, metrics=metrics, writer=writer)
@@ -159,7 +181,10 @@ class App:
         self._maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
         self._begin(self._maintenance.start, self._end_maintenance)
         self._begin(compactor.start, compactor.stop)
+        self._begin(self._cases.start, self._cases.stop)
         self._begin(self._settling.start, self._settling.stop)
+        self._begin(self._budgets.start, self._budgets.stop)
+        self._begin(self._rules.start, self._rules.stop)
         self._begin(self._scoring.start, self._scoring.stop)
         if self._judging is not None and judges is not None:
             # It ends before its process does, as it answers at once: what was paid so far is booked.
@@ -168,7 +193,6 @@ class App:
         self._begin(self._scheduler.start, self._scheduler.stop)
         self._closers.append(self._worker.stop)
         self._sources: dict[str, Source] = {}
-        self._begin(self._budgets.start, self._budgets.stop)
         self._closers.append(lambda: self._run_sources(()))
         self._run_sources(config.sources)
         self._receive()
@@ -265,6 +289,7 @@ class App:
         same -= {name for name in same if rates.get(name) != before.get(name)}
         kept = {name: one for name, one in self._runners.items() if name in same and not one.retired}
         self._scheduler.configure(kept)  # from here on nobody wakes the others
+        self._book.configure(config.maintenance)
         for name, one in self._runners.items():
             if name not in kept:
                 one.retire()
@@ -280,11 +305,15 @@ class App:
             metrics=self.metrics,
             only={c.name for c in config.checks} - set(kept),
             encode=self._encode,
+            maintenance=self._book.maintenance,
         )
         self._scheduler.configure(self._runners)
         self._inbox.configure(config)
         self._pairs.configure(config)
+        self._cases.configure(config)
         self._scoring.configure(config)
+        self._rules.configure(config)
+        self._budgets.configure(config.budgets)
         if self._judging is not None:
             self._judging.configure(config)
         for model in {m.name for m in old.models} - set(models):
@@ -296,7 +325,6 @@ class App:
         wanted = {s.name: s for s in sources}
         for name, source in list(self._sources.items()):
             if wanted.get(name) != source.config:
-        self._budgets.configure(config.budgets)
                 source.stop()
                 del self._sources[name]
         for name, one in wanted.items():

@@ -47,7 +47,7 @@ SPECS = {
         Spec("modelwatch_threshold_missing", "gauge", "1 where nothing can fire", ("model", "check", "slice", "reason")),
         Spec("modelwatch_false_alarm_ratio", "gauge", "Slots that fire by chance", ("model", "check", "slice", "kind")),
         Spec("modelwatch_slices", "gauge", "Slices of a check that have been read", ("model", "check")),
-        Spec("modelwatch_firing", "gauge", "1 while the check fires", ("model", "check", "slice", "severity")),
+        Spec("modelwatch_firing", "gauge", "1 while the check fires", ("model", "check", "slice", "severity", "owner")),
         Spec("modelwatch_window_records", "gauge", "Rows compared", ("model", "check", "slice", "side")),
         Spec("modelwatch_window_end_timestamp_seconds", "gauge", "End of the window", ("model", "check", "slice")),
         Spec("modelwatch_feature_reading", "gauge", "Largest parts of it", ("model", "check", "slice", "feature")),
@@ -68,7 +68,7 @@ class Standing:
     slice: str
     detector: str
     severity: str
-    slot: datetime
+    slot: datetime | None  # None where nothing has been judged yet: a rule on single records
     firing: bool
     value: float | None = None
     interval: tuple[float | None, float | None] = (None, None)
@@ -80,6 +80,7 @@ class Standing:
     open_incidents: int = 0
     missing: str | None = None  # why there is no threshold it could be judged by, as a word
     rate: Rate = field(default_factory=Rate)
+    owner: str = ""
 
 
 class Board(Collector):
@@ -130,7 +131,7 @@ class Board(Collector):
         read: Counter[tuple[str, str]] = Counter()
         for s in self.standings():
             key = (s.model, s.check, s.slice)
-            add("modelwatch_firing", (*key, s.severity), float(s.firing))
+            add("modelwatch_firing", (*key, s.severity, s.owner), float(s.firing))
             add("modelwatch_reading", (s.model, s.check, s.detector, s.slice), s.value)
             add("modelwatch_reading_lower_bound", key, s.interval[0])
             add("modelwatch_reading_upper_bound", key, s.interval[1])
@@ -140,10 +141,11 @@ class Board(Collector):
                 add("modelwatch_threshold_missing", (*key, s.missing), 1.0)
             for kind in ("nominal", "achieved", "lower", "upper"):
                 add("modelwatch_false_alarm_ratio", (*key, RATES[kind]), getattr(s.rate, kind))
-            add("modelwatch_window_records", (*key, "current"), s.n_current)
+            if s.slot is not None:
+                add("modelwatch_window_records", (*key, "current"), s.n_current)
+                add("modelwatch_window_end_timestamp_seconds", key, s.slot.timestamp())
             if s.n_reference:
                 add("modelwatch_window_records", (*key, "reference"), s.n_reference)
-            add("modelwatch_window_end_timestamp_seconds", key, s.slot.timestamp())
             opened[s.model, s.check] += s.open_incidents
             read[s.model, s.check] += 1
             once = {part.name: part for part in reversed(s.parts)}  # a series twice would spoil the page

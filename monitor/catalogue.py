@@ -6,9 +6,10 @@ from prometheus_client import CollectorRegistry
 
 from monitor import board
 from monitor.budgets import budgets
+from monitor.cases import exposed
 from monitor.metrics import Metrics, Spec
 
 
 def specs() -> dict[str, Spec]:
     """By name."""
-    return {**Metrics(CollectorRegistry()).specs, **board.SPECS, **budgets.SPECS}
+    return {**Metrics(CollectorRegistry()).specs, **board.SPECS, **budgets.SPECS, **exposed.SPECS}

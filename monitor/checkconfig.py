@@ -165,7 +165,7 @@ class Check(Section):
     clear: int = Field(1, ge=1, description="windows in a row back inside before it resolves")
     gone: int = Field(12, ge=1, description="windows in a row without a row of a slice before its incident is closed")
     severity: Severity = "warning"
-    owner: str = ""
+    owner: str = Field("", max_length=128, description="default: the model's")
     slices: tuple[SliceConfig, ...] = Field((), description="parts of the traffic that are read beside the whole")
 
     @property

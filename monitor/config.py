@@ -27,8 +27,12 @@ from detectors.judging.endpoint import EndpointConfig
 from monitor import crosschecks
 from monitor.budgets import config as budgeting
 from monitor.checkconfig import Baseline, Check, Reference, SliceConfig, Threshold
+from monitor.evaluations.config import ExportConfig
+from monitor.external import ExternalUrl
 from monitor.fields import MAX_FEATURE_NAME, columnable
 from monitor.listeners import Listener, Metrics, Otlp, OtlpGrpc, OtlpHttp, Server, Tls
+from monitor.maintenance.windows import Window
+from monitor.recordrules.config import RecordRule
 from monitor.section import (
     Instant,
     Name,
@@ -39,9 +43,9 @@ from monitor.section import (
     Zone,
     differ_in_more_than_case,
 )
+from monitor.serving import RulesConfig, ServingConfig, SloConfig
 
 __all__ = [
-from monitor.serving import RulesConfig, ServingConfig, SloConfig
     "Baseline",
     "Check",
     "CloudEvents",
@@ -147,6 +151,7 @@ class JudgeConfig(EndpointConfig):
 class ModelConfig(Section):
     name: Name
     task: Literal["regression", "binary", "multiclass", "multilabel", "ranking", "llm"]
+    owner: str = Field("", max_length=128, description="of its checks that name none")
     features: dict[str, ColumnKind] | None = Field(None, description="default: inferred from what comes")
     max_features: int = Field(500, ge=1)
     masking: MaskingOverride | None = None
@@ -235,20 +240,28 @@ class Config(Section):
     checks: tuple[Check, ...] = ()
     sources: tuple[SourceConfig, ...] = ()
     cloudevents: CloudEvents = CloudEvents()
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    @field_validator("checks", mode="before")
     external_url: ExternalUrl | None = Field(None, description="where people open the API's pages; links are built from it")
     maintenance: tuple[Window, ...] = Field((), description="windows of maintenance and freezes")
+    record_rules: tuple[RecordRule, ...] = Field((), description="one record that opens an incident at once")
     budgets: Annotated[tuple[budgeting.BudgetConfig, ...], AfterValidator(budgeting.once)] = ()
     serving: ServingConfig = ServingConfig()
     slo: SloConfig = SloConfig()
     rules: RulesConfig = RulesConfig()
+    export: ExportConfig = ExportConfig()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("checks", mode="before")
     @classmethod
     def _tasks_of_models(cls, raw: Any, info: ValidationInfo) -> Any:
         """A detector that asks for the task is told that of the model, unless its settings name one."""
         tasks = {model.name: model.task for model in info.data.get("models", ())}
         return [_with_task(check, tasks) for check in raw] if isinstance(raw, (list, tuple)) else raw
+
+    @field_validator("checks")
+    @classmethod
+    def _owners_of_models(cls, value: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
+        owners = {model.name: model.owner for model in info.data.get("models", ())}
+        return tuple(c if c.owner else c.model_copy(update={"owner": owners.get(c.model, "")}) for c in value)
 
     @field_validator("checks", mode="before")
     @classmethod
@@ -259,7 +272,7 @@ class Config(Section):
             return raw
         return [_with_llm(check, judge.model) for check in raw]
 
-    @field_validator("models", "checks", "sources")
+    @field_validator("models", "checks", "sources", "maintenance", "record_rules")
     @classmethod
     def _names_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         differ_in_more_than_case([item.name for item in value])

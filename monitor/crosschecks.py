@@ -15,6 +15,7 @@ from detectors import registry
 if TYPE_CHECKING:
     from monitor.budgets.config import BudgetConfig
     from monitor.config import Check, Config, EncoderConfig, Listener, MaskingConfig, ModelConfig, Otlp, PricesConfig, Server
+    from monitor.recordrules.config import RecordRule
     from monitor.serving import Flagged
 
 
@@ -35,6 +36,7 @@ class Sound:
     judge: bool = False  # there is an endpoint to judge, good or not
     budgets: Mapping[int, BudgetConfig] = field(default_factory=dict)
     flagged: Mapping[int, Flagged] = field(default_factory=dict)
+    record_rules: Mapping[int, RecordRule] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config) -> Sound:
@@ -42,8 +44,11 @@ class Sound:
         named += [(f"sources.{i}.{key}", name) for i, s in enumerate(config.sources) for key, name in s.models()]
         named += [(f"cloudevents.services.{i}.model", s.model) for i, s in enumerate(config.cloudevents.services)]
         named += [(f"maintenance.{i}.models.{j}", m) for i, w in enumerate(config.maintenance) for j, m in enumerate(w.models)]
+        named += [(f"record_rules.{i}.model", r.model) for i, r in enumerate(config.record_rules)]
         named += [(f"budgets.{i}.model", b.model) for i, b in enumerate(config.budgets)]
         named += [(f"slo.flagged.{i}.model", f.model) for i, f in enumerate(config.slo.flagged)]
+        if config.export.otlp is not None:
+            named += [(f"export.otlp.models.{i}", name) for i, name in enumerate(config.export.otlp.models)]
         if config.otlp.default_model is not None:
             named.append(("otlp.default_model", config.otlp.default_model))
         return cls(
@@ -60,6 +65,7 @@ class Sound:
             judge=config.judge is not None,
             budgets=dict(enumerate(config.budgets)),
             flagged=dict(enumerate(config.slo.flagged)),
+            record_rules=dict(enumerate(config.record_rules)),
         )
 
     @classmethod
@@ -87,11 +93,15 @@ class Sound:
         services = events.get("services") if isinstance(events, dict) else None
         places += [(f"cloudevents.services.{i}", s) for i, s in enumerate(services if isinstance(services, list) else ())]
         places += [(f"budgets.{i}", b) for i, b in enumerate(items("budgets"))]
+        places += [(f"record_rules.{i}", r) for i, r in enumerate(items("record_rules"))]
         slo = section("slo")
         flagged = dict(enumerate(slo.flagged if slo else ()))
         places += [(f"slo.flagged.{i}", f.model_dump()) for i, f in flagged.items()]
         named = [(f"{place}.model", one.get("model")) for place, one in places if isinstance(one, dict)]
         named += [(f"sources.{i}.{key}", name) for i, s in sound("sources").items() for key, name in s.models() if key != "model"]
+        named += [(f"maintenance.{i}.models.{j}", m) for i, w in sound("maintenance").items() for j, m in enumerate(w.models)]
+        if (export := section("export")) is not None and export.otlp is not None:
+            named += [(f"export.otlp.models.{i}", name) for i, name in enumerate(export.otlp.models)]
         if isinstance(otlp := raw.get("otlp"), dict):
             named.append(("otlp.default_model", otlp.get("default_model")))
         return cls(
@@ -106,9 +116,10 @@ class Sound:
             names=[str(name) for name in names] if known else None,
             named=[(place, name) for place, name in named if isinstance(name, str) and not name.startswith("${")],
             judge=bool(raw.get("judge")),
-        )
             budgets=sound("budgets"),
             flagged=flagged,
+            record_rules=sound("record_rules"),
+        )
 
 
 def problems(sound: Sound) -> Iterator[str]:
@@ -131,8 +142,11 @@ def problems(sound: Sound) -> Iterator[str]:
             yield f"checks.{i}.threshold: kind calibrated needs alpha, or models.{model.name}.false_alarms_per_month"
     yield from (f"checks.{i}.{wrong}" for i, check in sound.checks.items() for wrong in _cannot_judge(check, sound))
     yield from _overspent(sound)
-
     yield from _not_counted(sound, models)
+    from monitor.recordrules import config as recordrules
+
+    yield from recordrules.problems(sound.record_rules, sound.checks, models, sound.masking)
+
 
 def _cannot_judge(check: Check, sound: Sound) -> Iterator[str]:
     from detectors.judge import Judge
@@ -151,7 +165,6 @@ def _cannot_judge(check: Check, sound: Sound) -> Iterator[str]:
             yield f"settings.escalate.{i}.check: {check.model} has no local row check {one.check!r}; there are {there}"
 
 
-def _other_task(check: Check, model: ModelConfig) -> Iterator[str]:
 def _not_counted(sound: Sound, models: Mapping[str, ModelConfig]) -> Iterator[str]:
     """Budgets and objectives of what never has a call or a score: they would look kept for ever."""
     places = [(f"budgets.{i}.model", b.model) for i, b in sound.budgets.items()]
@@ -171,6 +184,7 @@ def _is_row(check: Check) -> bool:
     return registry.is_row(registry.load(check.detector))
 
 
+def _other_task(check: Check, model: ModelConfig) -> Iterator[str]:
     """A detector that is told another task than that of the model, whose rows it would misread."""
     from monitor.config import asked_tasks
 

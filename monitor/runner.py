@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -44,6 +44,9 @@ TRIES = 3  # a window that kills the worker this often has failed
 KEPT, MOST_KEPT = 2_000, 20_000
 LEARN_SECONDS = 20.0  # of learning a threshold at once: other checks wait for the thread
 
+Maintained = Callable[[str, datetime], str | None]
+"""Of a monitored model and a time: the name of the maintenance window it is in."""
+
 
 class CheckRunner:
     """One check. `run` is called again and again by the scheduler, never twice at a time."""
@@ -65,10 +68,11 @@ class CheckRunner:
         alpha: float | None = None,
         explaining: Explaining | None = None,
         arrivals: Arrivals | None = None,
+        maintenance: Maintained = lambda model, when: None,
     ) -> None:
         """`alpha`: for a calibrated check, how often a slot may fire by chance. `explaining` says whose turn it is to look into
-        why something fired. `kept` slots are in memory after a start, and up to `most_kept` before the oldest are dropped:
-        so that late labels need not fetch theirs each time."""
+        why something fired, `maintenance` in which window the model is. `kept` slots are in memory after a start, and up to
+        `most_kept` before the oldest are dropped: so that late labels need not fetch theirs each time."""
         self.check = check
         self._store = store
         self._board = board
@@ -79,6 +83,7 @@ class CheckRunner:
         self._baseline = Baseline(check, self._meter)
         self._reasons = Reasons(check, model, traffic, self._meter)
         self._explaining = explaining or Explaining(clock)
+        self._maintenance = maintenance
         self._alpha = alpha
         self._kept, self._most_kept = kept, most_kept
         self._slices = Slices(check.slices)
@@ -164,7 +169,7 @@ class CheckRunner:
             row = one.explained(found) if found is not None else None
             one.unexplained = None
             if row is not None:
-                self._store.run(lambda t: _append(t, self.check.model, {"incidents": [row]}))
+                self._store.run(lambda t: self._add(t, {"incidents": [row]}))
         finally:
             self._explaining.end()
 
@@ -331,7 +336,7 @@ class CheckRunner:
         return self._store.feature_columns(self.check.model)
 
     def _keep(self, transaction: Transaction, slots: Sequence[datetime], news: Rows, fresh: Sequence[tuple[str, str]]) -> None:
-        _append(transaction, self.check.model, news)
+        self._add(transaction, news)
         if fresh:
             first = transaction.query("SELECT count(*) AS n FROM check_slices WHERE check_name = ?", [self._agenda.key])[0]["n"]
             columns: dict[str, Sequence[Any]] = {
@@ -343,6 +348,11 @@ class CheckRunner:
             }
             transaction.insert("check_slices", columns)
         self._agenda.keep(transaction, slots)
+
+    def _add(self, transaction: Transaction, news: Rows) -> None:
+        model = self.check.model
+        told = [{**row, "in_maintenance": self._maintenance(model, row["opened_slot"])} for row in news.get("incidents", ())]
+        _append(transaction, model, {**news, "incidents": told})
 
     # --- what is known ---
 
@@ -390,10 +400,12 @@ def build(
     most_kept: int = MOST_KEPT,
     only: Collection[str] | None = None,
     encode: Decode | None = None,
+    maintenance: Maintained = lambda model, when: None,
 ) -> dict[str, CheckRunner]:
     """A runner for each check, or for `only` those, by name."""
     common: dict[str, Any] = {"board": board, "clock": clock, "metrics": metrics, "kept": kept, "most_kept": most_kept}
     models = {m.name: m for m in config.models}
+    common["maintenance"] = maintenance
     common["explaining"], common["arrivals"] = Explaining(clock), Arrivals()
     rates = alphas(config)
     for line in warnings(config):

@@ -187,6 +187,7 @@ class Track:
             open_incidents=sum(1 for _, word, _ in self._incidents.values() if word[0] is None),
             missing=latest.note.partition(":")[0] if latest.note and not latest.empty else None,
             rate=self.judge.rate(),
+            owner=self._check.owner,
         )
 
     def _key(self, slot: datetime, revision: int) -> dict[str, Any]:
@@ -260,6 +261,7 @@ class Track:
             "slice": name,
             "state": state,
             "severity": check.severity,
+            "owner": check.owner or None,
             "opened_slot": incident.opened,
             "last_slot": incident.last,
             "resolved_slot": incident.resolved,

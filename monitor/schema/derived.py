@@ -42,14 +42,14 @@ received_at TIMESTAMPTZ when it was decided
     ),
     Table(
         "changes",
-        "Something new in the traffic of a model: its first record with another version, LLM, prompt or fingerprint.",
+        "Something new of a model: its first record with another version, LLM, prompt or fingerprint; another config.",
         columns(
             HEAD
             + """
 event_time TIMESTAMPTZ event time of the first record with it
-what VARCHAR model_version, llm_model, prompt or fingerprint
-value VARCHAR what is new; of a prompt, name and version with @ between
-previous VARCHAR what was new before it; of a prompt, its version before where there is one
+what VARCHAR model_version, llm_model, prompt, fingerprint; config: what the file says of it; freeze: deployed during one
+value VARCHAR what is new; of a prompt, name and version with @ between; of config a hash; of freeze what was deployed
+previous VARCHAR what was new before it; of a prompt, its version before where there is one; of freeze its name
 record_id VARCHAR the first record with it
 received_at TIMESTAMPTZ when that came
 """
@@ -203,6 +203,57 @@ last_slot TIMESTAMPTZ last firing slot
 resolved_slot TIMESTAMPTZ slot that resolved it
 peak DOUBLE the worst judged value
 evidence VARCHAR JSON: statistic, threshold, parts, worst records, SQL to reproduce
+received_at TIMESTAMPTZ when this revision was written
+owner VARCHAR who is asked, as of then
+in_maintenance VARCHAR the maintenance window that its first firing slot lies in; null outside of any
+"""
+        ),
+    ),
+    Table(
+        "cases",
+        "Incidents of one model that overlap in time. The highest revision of a case counts.",
+        columns(
+            HEAD
+            + """
+case_id VARCHAR stable over replays: from model and first firing slot
+revision INTEGER 1, or higher when it changed
+state VARCHAR open, resolved, or withdrawn: its incidents are gone or belong to another case now
+severity VARCHAR the worst of its incidents
+owners VARCHAR JSON list of the owners of its incidents, those of the worst first
+opened_slot TIMESTAMPTZ first firing slot of the first incident
+resolved_slot TIMESTAMPTZ slot that resolved the last one; null while one is open
+incidents VARCHAR JSON list of incident ids, in the order of their onset
+incident_count INTEGER how many
+causes VARCHAR JSON: checks, features and slices, each ranked, the likeliest first
+changes VARCHAR JSON list of what changed before it, the latest first
+in_maintenance VARCHAR the maintenance window that its first firing slot lies in; null outside of any
+basis VARCHAR hash over what it was made of
+paged_at TIMESTAMPTZ when its page went out; null while none has
+page_severity VARCHAR severity that the page names
+page_owner VARCHAR owner that the page names
+received_at TIMESTAMPTZ when this revision was written
+"""
+        ),
+    ),
+    Table(
+        "maintenance",
+        "Maintenance windows and deploy freezes, from the config and by command. The highest revision of a window counts.",
+        columns(
+            HEAD
+            + """
+window_id VARCHAR the window
+revision INTEGER 1, or higher when it changed
+name VARCHAR its name
+window_kind VARCHAR maintenance or freeze
+models VARCHAR JSON list of the monitored models, empty for all
+start_time TIMESTAMPTZ first instant; null where it is weekly
+end_time TIMESTAMPTZ first instant after it
+weekly VARCHAR JSON of days, at, lasts and timezone; null where it is once
+reason VARCHAR why
+origin VARCHAR config or command
+ended_at TIMESTAMPTZ from when on it is not in force, whatever its span; null while it is set
+asked_by VARCHAR who asked for it, as they said; null from the config
+address VARCHAR where they asked from
 received_at TIMESTAMPTZ when this revision was written
 """
         ),

@@ -17,11 +17,14 @@ from prometheus_client import CollectorRegistry
 from monitor import helpers, runner
 from monitor.audit import Audit
 from monitor.board import Board
+from monitor.cases.keeper import CaseKeeper
 from monitor.child import Child
 from monitor.config import Config
 from monitor.embeddings import Encoding
 from monitor.inbox import Answer, Batch, Inbox
+from monitor.maintenance.book import Book
 from monitor.metrics import Metrics
+from monitor.recordrules.rules import RecordRules
 from monitor.references import References
 from monitor.runner import CheckRunner
 from monitor.scoring import Scoring
@@ -153,7 +156,11 @@ class World:
         self.sealer = Sealer(self.store, clock=clock, metrics=self.metrics, seal_seconds=60, seal_rows=config.store.seal_rows)
         self.audit = Audit(self.store, clock=clock, metrics=self.metrics)
         self.scoring = Scoring(config, self.store, cast(Child, self.scorer), clock=clock, metrics=self.metrics)
+        self.book = Book(self.store, clock=clock)
+        self.book.configure(config.maintenance)
         self.runners = self.build()
+        self.rules = RecordRules(config, self.store, board=self.board, clock=clock, metrics=self.metrics)
+        self.cases = CaseKeeper(config, self.store, self.book, clock=clock, metrics=self.metrics)
 
     def build(self) -> dict[str, CheckRunner]:
         references, worker = References(self.store.root), cast(Child, self.worker)
@@ -166,6 +173,7 @@ class World:
             clock=self.clock,
             metrics=self.metrics,
             encode=Encoding(cast(Child, self.scorer)),
+            maintenance=self.book.maintenance,
         )
 
     def close(self) -> None:

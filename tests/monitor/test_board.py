@@ -58,7 +58,7 @@ def test_a_standing_shows_all_that_is_known_and_nothing_else(board: Board) -> No
     )  # fmt: skip
     labels = 'check="drift",model="houses",slice="all"'
     assert series(board) == {
-        'modelwatch_firing{check="drift",model="houses",severity="warning",slice="all"}': 1.0,
+        'modelwatch_firing{check="drift",model="houses",owner="",severity="warning",slice="all"}': 1.0,
         'modelwatch_reading{check="drift",detector="d",model="houses",slice="all"}': 0.4,
         f"modelwatch_reading_lower_bound{{{labels}}}": 0.3,
         'modelwatch_threshold{bound="upper",check="drift",model="houses",severity="warning",slice="all"}': 0.25,
@@ -79,7 +79,7 @@ def test_a_window_that_could_not_be_read_keeps_firing_without_a_value(board: Boa
     board.put(standing(firing=True, value=None, slot=NOON + timedelta(hours=1), n_current=3))
     found = series(board)
     assert [n for n in found if n.startswith("modelwatch_reading")] == []
-    assert found['modelwatch_firing{check="drift",model="houses",severity="warning",slice="all"}'] == 1
+    assert found['modelwatch_firing{check="drift",model="houses",owner="",severity="warning",slice="all"}'] == 1
 
 
 def test_a_part_that_is_named_twice_is_one_series(board: Board) -> None:

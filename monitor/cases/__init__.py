@@ -1,0 +1,1 @@
+"""Incidents of one model that overlap in time, as one case: one page, with what most likely caused it."""

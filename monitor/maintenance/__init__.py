@@ -1,0 +1,1 @@
+"""When work is done on a model, and when nothing may be deployed."""
