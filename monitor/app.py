@@ -31,6 +31,7 @@ from monitor.embeddings import Encoding
 from monitor.errors import ConfigError, StoreError
 from monitor.evaluations.exporter import Evaluations
 from monitor.exposition import Exposition
+from monitor.grafana.attendant import Attendant
 from monitor.inbox import Inbox
 from monitor.judging import process as judge
 from monitor.judging.judging import Judging
@@ -53,7 +54,7 @@ from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store
 
-FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export")  # what only a restart can change
+FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export", "grafana")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
 
 
@@ -94,6 +95,7 @@ class App:
         self.metrics = metrics = Metrics(self.registry, max_series=config.metrics.max_series)
         self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
         metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
+        metrics.clock.set_function(lambda: clock.now().timestamp())
         metrics.ready.set_function(lambda: 0 if self.not_ready() else 1)
         # The helpers first: a process should not be forked from one that has DuckDB's threads.
         self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
@@ -168,6 +170,9 @@ class App:
             broken=lambda: store.broken,
         )
         self._begin(self.exposition.start, self.exposition.stop)
+        if config.grafana is not None:
+            grafana = Attendant(config, store, clock=clock, metrics=metrics)
+            self._begin(grafana.start, grafana.stop)
         self._audit = Audit(store, clock=clock, metrics=metrics, writer=writer)
         compactor = Compactor(
             store,

@@ -30,6 +30,7 @@ from monitor.checkconfig import Baseline, Check, Reference, SliceConfig, Thresho
 from monitor.evaluations.config import ExportConfig
 from monitor.external import ExternalUrl
 from monitor.fields import MAX_FEATURE_NAME, columnable
+from monitor.grafana.config import GrafanaConfig
 from monitor.listeners import Listener, Metrics, Otlp, OtlpGrpc, OtlpHttp, Server, Tls
 from monitor.maintenance.windows import Window
 from monitor.recordrules.config import RecordRule
@@ -248,6 +249,7 @@ class Config(Section):
     slo: SloConfig = SloConfig()
     rules: RulesConfig = RulesConfig()
     export: ExportConfig = ExportConfig()
+    grafana: GrafanaConfig | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("checks", mode="before")

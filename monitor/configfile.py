@@ -20,6 +20,7 @@ from monitor.config import Config, Listener, StoreConfig, Tls
 from monitor.crosschecks import Sound
 from monitor.errors import ConfigError
 from monitor.genai import prices
+from monitor.grafana import config as grafanaconfig
 from monitor.judging import spending
 
 
@@ -70,6 +71,8 @@ def load(path: Path) -> Config:
             prices.load(folder / sound.prices.file)
         except ConfigError as exc:
             problems += exc.problems
+    if config is not None:
+        problems += [f"{path}: {line}" for line in grafanaconfig.problems(config.grafana)]
     if config is not None and not problems:
         problems += [f"{path}: {line}" for line in spending.unpriced(config, folder)]
     if config is None or problems:
@@ -122,6 +125,14 @@ def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     judge = raw.get("judge")
     if isinstance(judge, dict):
         yield "judge.api_key", judge.get("api_key")
+    grafana = raw.get("grafana")
+    if isinstance(grafana, dict):
+        yield "grafana.token", grafana.get("token")
+    export = raw.get("export")
+    otlp = export.get("otlp") if isinstance(export, dict) else None
+    headers = otlp.get("headers") if isinstance(otlp, dict) else None
+    if isinstance(headers, dict):
+        yield from ((f"export.otlp.headers.{name}", value) for name, value in headers.items())
 
 
 def _resolve(value: Any, file: Path, where: str, problems: list[str], references: dict[str, str]) -> Any:

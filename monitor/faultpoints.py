@@ -16,6 +16,8 @@ POINTS: dict[str, str] = {
     "settle.written": "calls, passages, work and the end of the traces are in the transaction",
     "score.answered": "the scorer has answered, nothing of it is in the store",
     "score.written": "scores and the end of their work are in the transaction",
+    "rule.written": "matches, incidents and the place a rule has read to are in the transaction",
+    "evaluations.sent": "the OTLP endpoint has a batch of scores, and the store does not know it yet",
     "outbox.sent": "a receiver has a message, and the outbox does not know it yet",
     "seal.written": "the segment's temporary file is written, not synced",
     "seal.synced": "it is synced",

@@ -90,6 +90,7 @@ class Metrics:
         self.reload_time = self._gauge(
             "modelwatch_config_last_reload_success_timestamp_seconds", "When the config was last taken"
         )
+        self.clock = self._gauge("modelwatch_clock_timestamp_seconds", "Time by the daemon's clock")
         self.ready = self._gauge("modelwatch_ready", "1 when records are taken")
         self.child_up = self._gauge("modelwatch_child_up", "1 while the helper process lives", ("child",))
         self.child_restarts = self._counter("modelwatch_child_restarts_total", "Restarts of a helper process", ("child",))
@@ -208,15 +209,30 @@ class Metrics:
         self.judge_up = self._gauge("modelwatch_judge_up", "1 while the judge answers", ("llm_model",))
         self.judge_budget = self._gauge("modelwatch_judge_budget_left_ratio", "Share of the day's budget that is left", ("kind",))
 
+        # rules on single records
+        self.rule_matches = self._counter(
+            "modelwatch_rule_matches_total", "Records that matched a rule on single records", ("model", "check", "outcome")
+        )
+
         # what is told to others: the sinks of `monitor.outbox`
         self.outbox_sent = self._counter("modelwatch_outbox_sent_total", "Messages that were taken", ("sink",))
         self.outbox_failures = self._counter(
             "modelwatch_outbox_failures_total", "Attempts that were not taken", ("sink", "reason")
         )
+        self.evaluations_dropped = self._counter(
+            "modelwatch_evaluations_dropped_total", "Scores that were not sent to the OTLP endpoint", ("reason",)
+        )
         self.outbox_messages = self._gauge("modelwatch_outbox_messages", "Messages that wait or are dead", ("sink", "state"))
         self.outbox_oldest = self._gauge(
             "modelwatch_outbox_oldest_message_timestamp_seconds", "When the oldest waiting message was put", ("sink",)
         )
+        self.grafana_success = self._gauge(
+            "modelwatch_grafana_sync_last_success_timestamp_seconds", "When Grafana was last found or brought in step"
+        )
+        self.grafana_failures = self._counter(
+            "modelwatch_grafana_sync_failures_total", "Things in Grafana that were not brought in step", ("reason",)
+        )
+        self.grafana_kept = self._gauge("modelwatch_grafana_kept", "Things in Grafana that are left as they are", ("reason",))
 
         # LLM traffic, as traces settle
         llm = ("model", "provider", "llm_model")
