@@ -1,0 +1,147 @@
+"""Every query of every dashboard, asked of a Prometheus that scrapes a daemon with traffic, and every table of its JSON API.
+
+Grafana itself is not run: nothing here says how a panel looks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboards.panel import panel_id
+from monitor.demo.data import Batch
+from monitor.demo.replay import Client, replay
+from monitor.demo.stack import ANY, Stack
+from monitor.demo.stop import Late, Stop
+from tests.dashboards import traffic
+from tests.dashboards.reading import NAMES, asked, events, filled, variables
+from tests.judge import JudgeServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+SECONDS, PAUSE = 120.0, 1.0
+
+# What has no data here, and why: panel and legend.
+FAULTS = "counts what goes wrong, and nothing does here"
+LATER = "segments are merged once their hour is over"
+NOTHING_TO_SHOW = {
+    ("kafka-lag", "{{source}} {{topic}}"): "there is no broker here",
+    ("dead-letter-work", "{{action}}: {{reason}}"): "nobody replays or drops anything here",
+    ("commits", "failed: {{reason}}"): FAULTS,
+    ("sealing-failures", "index of {{kind}}"): FAULTS,
+    ("runs", "{{check}} failed: {{reason}}"): FAULTS,
+    ("scoring-failures", "{{model}} {{detector}} {{reason}}"): FAULTS,
+    ("sealing-age", "merged"): LATER,
+    ("segments", "{{kind}} merged to {{level}}"): LATER,
+    ("sealing-duration", "compact p95"): LATER,
+    ("outbox", "{{sink}} {{state}}"): "nobody is to be told",
+    ("outbox-age", "{{sink}}"): "nobody is to be told",
+    ("outbox-sent", "{{sink}}"): "nobody is to be told",
+    ("outbox-sent", "{{sink}} failed: {{reason}}"): FAULTS,
+}
+EXCEPT = {(panel_id(name), legend): why for (name, legend), why in NOTHING_TO_SHOW.items()}
+
+
+@dataclass
+class Live:
+    stack: Stack
+    client: Client
+    stop: Stop
+    otlp: str
+    log: Path
+    waves: Iterator[int]
+
+    def wave(self) -> None:
+        """A little more of everything, so that counters move between two scrapes."""
+        now, name = datetime.now(UTC), f"wave-{next(self.waves)}"
+        replay(self.client, traffic.wave(now, name), name)
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(traffic.line(name, now))
+        _post(f"http://{self.otlp}/v1/metrics", {"resourceMetrics": []})
+        self.client.post(Batch("predictions", traffic.HOUSES, [{"record_id": name, "features": "none"}]))
+
+    def value(self, expr: str) -> list[float]:
+        """Of each series, now."""
+        found = self.stack.query("query", query=filled(expr, rate_interval="15s"))
+        return [float(series["value"][1]) for series in found["result"]]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("dashboards")
+    stop = Stop()
+    ports, others = ANY.free()[0], ANY.free()[0]
+    with JudgeServer() as judge:
+        otlp = f"127.0.0.1:{others.push}"
+        config = traffic.CONFIG.replace("$otlp", otlp).replace("$judge", judge.url)
+        reference, log = traffic.reference(folder / "reference.parquet"), folder / "log.jsonl"
+        log.touch()
+        stack = Stack(folder / "stack", config, ports=ports, reference=reference, log=log)
+        client = Client(stack.push, stop)
+        try:
+            stack.start(stop)
+            replay(client, traffic.past(datetime.now(UTC)), "past")
+            yield Live(stack, client, stop, otlp, log, itertools.count())
+        finally:
+            client.close()
+            stack.close()
+
+
+def test_every_query_gives_finite_values(live: Live) -> None:
+    titles = {panel["id"]: f"{name}: {panel['title']}" for name in NAMES for panel in asked(name)}
+    left = {
+        (panel["id"], target["legendFormat"]): target["expr"]
+        for name in NAMES
+        for panel in asked(name)
+        for target in panel["targets"]
+    }
+    assert set(EXCEPT) <= set(left), "there is no such panel any more"
+
+    def look() -> bool:
+        live.wave()
+        for key in [key for key, expr in left.items() if finite(live.value(expr))]:
+            del left[key]
+        if set(left) <= set(EXCEPT):
+            return True
+        live.stop.wait(PAUSE)
+        return False
+
+    try:
+        live.stop.wait_for("data in every panel", look, SECONDS)
+    except Late:
+        assert {(titles[number], legend): expr for (number, legend), expr in left.items() if (number, legend) not in EXCEPT} == {}
+    assert {(titles[number], legend) for number, legend in set(EXCEPT) - set(left)} == set(), "there is something by now"
+
+
+def finite(values: list[float]) -> bool:
+    return bool(values) and all(math.isfinite(value) for value in values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variable_has_values(live: Live, name: str) -> None:
+    for variable in variables(name).values():
+        if variable["type"] == "query":
+            series, label = variable["definition"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
+            found = live.stack.query(f"label/{label}/values", **{"match[]": filled(series)})
+            assert found, variable["definition"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_events_that_are_drawn_can_be_asked_for(live: Live, name: str) -> None:
+    for expr in events(name):
+        live.value(expr)  # an error of Prometheus is a 4xx, which raises
+
+
+def _post(url: str, body: Any) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10):
+        pass
