@@ -6,8 +6,7 @@ autocorrelation counts: Politis and Romano, "A circular block-resampling procedu
 Econometric Reviews 23 (2004), corrected by Patton, 28 (2009). What goes together across the seams of blocks is lost, and a
 window moves further by chance than such a null says. So it is widened by how much further whole stretches of the reference, as
 long as a window, are from the rest (subsampling, as Politis, Romano and Wolf have it for the variance, 1999, chapter 3), and by
-what is not known of that. Beyond what the resamples resolve, a generalised Pareto tail goes on, where it fits: Knijnenburg et
-al., "Fewer permutations, more accurate P-values", Bioinformatics 25 (2009).
+what is not known of that. Beyond what the resamples resolve a fitted tail goes on, where one fits (`detectors.tails`).
 
 Nothing here draws from a clock or a global generator: equal references, sizes and settings give equal numbers.
 """
@@ -18,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from detectors.cells import Cells, Distance
 from detectors.contract import FloatArray, NotEnoughData
 from detectors.summary import Blocks, content_seed
+from detectors.tails import Tail, fitted_tail
 
 Rows = NDArray[np.int64]
 
@@ -53,41 +53,6 @@ RESOLVED = 10
 EXTRAPOLATED = 100.0
 """How far beyond its smallest countable p-value a fitted tail is believed."""
 
-FIT_LIMIT = 0.85
-"""Anderson-Darling's A2 of a tail that fits: 95 % of 250 exceedances of a true one are below (2,000 simulated, shapes -0.2 to
-0.2)."""
-
-
-MOST_SQUARED = 1e150
-"""What is larger has no square that a float can hold."""
-
-
-class Tail(NamedTuple):
-    """P(value > x) = share * (1 + shape * (x - start) / scale) ** (-1 / shape), for x above start; of the square of x and of
-    the value where `squared`."""
-
-    start: float
-    share: float
-    scale: float
-    shape: float
-    squared: bool = False
-
-    def of(self, value: float) -> float:
-        return value * value if self.squared else value
-
-    def beyond(self, value: float) -> float:
-        y = (self.of(value) - self.start) / self.scale
-        if abs(self.shape) < 1e-9:
-            return self.share * math.exp(-y)
-        inside = 1 + self.shape * y
-        return self.share * inside ** (-1 / self.shape) if inside > 0 else 0.0
-
-    def value_at(self, p_value: float) -> float:
-        ratio = p_value / self.share
-        y = -math.log(ratio) if abs(self.shape) < 1e-9 else (ratio**-self.shape - 1) / self.shape
-        found = self.start + self.scale * y
-        return math.sqrt(found) if self.squared else found
-
 
 @dataclass(frozen=True)
 class Null:
@@ -101,13 +66,12 @@ class Null:
     tail: Tail | None = None
 
     @classmethod
-    def of(cls, values: FloatArray, smallest: float = 0.0, squared: bool = False) -> Null:
-        """`smallest` is a bound on the floor for another reason, such as how many splits there are at all. `squared`: the tail is
-        that of the squares of the values, which are not negative. For a size of what is about normal, such as a distance that
-        shrinks as 1 / sqrt(n): squares end as an exponential does, and it ends sooner, which `fitted_tail` believes of none."""
+    def of(cls, values: FloatArray, smallest: float = 0.0, order: int | None = None) -> Null:
+        """`smallest` is a bound on the floor for another reason, such as how many splits there are at all. `order`, where it is
+        known, says of what family they are: that of a `Column`, or see `fitted_tail`."""
         ordered = np.sort(values)
         counted = max(1 / (len(ordered) + 1), smallest)
-        tail = fitted_tail(ordered, squared=squared)
+        tail = fitted_tail(ordered, order)
         return cls(ordered, counted if tail is None else counted / EXTRAPOLATED, tail)
 
     def p_value(self, value: float) -> float:
@@ -133,45 +97,7 @@ class Null:
 
     def scaled(self, factor: float) -> Null:
         """The null of the statistic times `factor`."""
-        tail = self.tail
-        if tail is not None:
-            times = tail.of(factor)
-            tail = tail._replace(start=tail.start * times, scale=tail.scale * times)
-        return replace(self, values=self.values * factor, tail=tail)
-
-
-def fitted_tail(ordered: FloatArray, *, squared: bool = False) -> Tail | None:
-    """A generalised Pareto distribution of the largest quarter or fewer, or of their squares, by probability-weighted moments
-    (Hosking and Wallis, Technometrics 29 (1987)); None where none fits."""
-    size = len(ordered)
-    if squared:
-        if not ordered[-1] < MOST_SQUARED:
-            return None
-        ordered = ordered * ordered
-    for exceeding in (250, 200, 150, 100, 75, 50):
-        if exceeding > size // 4:
-            continue
-        start = float(ordered[size - exceeding - 1] + ordered[size - exceeding]) / 2
-        y = ordered[size - exceeding :] - start
-        ranks = np.arange(1, exceeding + 1)
-        mean, weighted = float(y.mean()), float((y * (1 - (ranks - 0.35) / exceeding)).mean())
-        if not mean > 2 * weighted > 0:
-            continue
-        shape = 2 - mean / (mean - 2 * weighted)
-        scale = 2 * mean * weighted / (mean - 2 * weighted)
-        if not -0.5 < shape < 0.5:  # outside, these moments say nothing
-            continue
-        if shape < 0:
-            # A tail that seems to end soon is often one that happened to: claiming its end rings five times too often at 1 in
-            # 10,000. An exponential one of the same mean is the careful choice.
-            shape, scale = 0.0, mean
-        inside = np.maximum(1 + shape * y / scale, 1e-300)
-        under = 1 - (np.exp(-y / scale) if abs(shape) < 1e-9 else inside ** (-1 / shape))
-        under = np.clip(under, 1e-12, 1 - 1e-12)
-        distance = -exceeding - np.mean((2 * ranks - 1) * (np.log(under) + np.log(1 - under[::-1])))
-        if distance <= FIT_LIMIT:
-            return Tail(start, exceeding / size, scale, shape, squared)
-    return None
+        return replace(self, values=self.values * factor, tail=self.tail and self.tail.scaled(factor))
 
 
 # --- which rows ------------------------------------------------------------------------------------------------------
@@ -389,7 +315,7 @@ class Calibration:
             if column.blocks is not None and nothing.sum() <= len(nothing) / 10:
                 unit[name] = np.where(nothing, 0.0, unit[name])
         self._unit = {
-            name: Null.of(values, plan.smallest, columns[name].order == 1)
+            name: Null.of(values, plan.smallest, columns[name].order)
             for name, values in unit.items()
             if np.isfinite(values).all()
         }
@@ -413,7 +339,7 @@ class Calibration:
             return self._unit[name].scaled(noise ** (column.order / 2))
         wider = np.maximum(noise / self._noise[name], 1.0) ** (column.order / 2)
         there = np.isfinite(self._raw[name]) & np.isfinite(wider)
-        return Null.of(self._raw[name][there] * wider[there], self.plan.smallest, column.order == 1)
+        return Null.of(self._raw[name][there] * wider[there], self.plan.smallest, column.order)
 
     def window_p_value(self, p_values: Mapping[str, float]) -> float:
         """How likely it is by chance that the smallest of these columns' p-values is as small as this: one number for a window,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,13 +17,13 @@ from detectors.calibration import (
     Null,
     benjamini_hochberg,
     dependence,
-    fitted_tail,
     min_p,
     plan,
 )
 from detectors.cells import Cells
 from detectors.contract import Categories, FloatArray, NotEnoughData, encode_categories
 from detectors.summary import content_seed
+from detectors.tails import fitted_tail
 
 
 def column_of(values: FloatArray, distance: cells.Distance = cells.wasserstein, order: int = 1) -> Column:
@@ -46,18 +47,39 @@ def test_the_tail_of_a_size_is_that_of_its_square() -> None:
     """Of the length of four normal numbers, as a distance of categories has: its own tail is too short to be believed."""
     rng = np.random.default_rng(0)
     draws = [np.sqrt(rng.chisquare(4, 1000)) for _ in range(100)]
-    for alpha, least in ((0.01, 0.85), (0.001, 0.6), (0.0001, 0.3)):
-        rates = [np.mean([stats.chi2.sf(Null.of(d, squared=s).quantile(alpha) ** 2, 4) for d in draws]) for s in (True, False)]
-        assert least * alpha < rates[0] < 1.1 * alpha, alpha
+    for alpha in (0.01, 0.001, 0.0001):
+        rates = [np.mean([stats.chi2.sf(Null.of(d, order=o).quantile(alpha) ** 2, 4) for d in draws]) for o in (1, None)]
+        assert 0.75 * alpha < rates[0] < 1.2 * alpha, alpha
         assert rates[1] < rates[0] or alpha > 0.005, alpha
-    huge = Null.of(np.append(draws[0], 1e200), squared=True)
+    huge = Null.of(np.append(draws[0], 1e200), order=1)
     assert huge.tail is None, "its square is no number"
-    assert Null.of(draws[0], squared=True).p_value(1e300) == pytest.approx(1 / 1001 / 100)
+    assert Null.of(draws[0], order=1).p_value(1e300) == pytest.approx(1 / 1001 / 100)
 
 
-@pytest.mark.parametrize("squared", (False, True))
-def test_value_and_p_value_are_each_others_inverse(*, squared: bool) -> None:
-    null = Null.of(np.random.default_rng(1).gamma(3, 1, 999), squared=squared)
+FAMILIES: dict[str, tuple[Callable[[np.random.Generator], FloatArray], Callable[[float], float]]] = {
+    "17 cells": (lambda rng: rng.chisquare(17, 1000), lambda x: float(stats.chi2.sf(x, 17))),
+    "two cells": (lambda rng: rng.chisquare(1, 1000), lambda x: float(stats.chi2.sf(x, 1))),
+    # Of two categories among 200 rows: it comes in steps, of which no tail that knows of none is.
+    "steps": (
+        lambda rng: (rng.binomial(200, 0.5, 1000) / 200 - 0.5) ** 2,
+        lambda x: float(2 * stats.binom.sf(np.ceil(200 * (0.5 + math.sqrt(x)) - 1e-6) - 1, 200, 0.5)),
+    ),
+    "exponential": (lambda rng: rng.exponential(size=1000), lambda x: math.exp(-x)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sum_of_squares_rings_about_as_often_as_told_far_beyond_what_was_drawn(family: str) -> None:
+    draw, beyond = FAMILIES[family]
+    rng = np.random.default_rng(8)
+    nulls = [Null.of(draw(rng), order=2) for _ in range(200)]
+    for alpha in (0.01, 0.001, 0.00014):
+        assert 0.7 * alpha < np.mean([beyond(null.quantile(alpha)) for null in nulls]) < 1.25 * alpha, alpha
+
+
+@pytest.mark.parametrize("order", (None, 1, 2))
+def test_value_and_p_value_are_each_others_inverse(order: int | None) -> None:
+    null = Null.of(np.random.default_rng(1).gamma(3, 1, 999), order=order)
     for alpha in (0.9, 0.5, 0.1, 0.05, 0.011, 0.009, 0.001, 1e-4):
         value = null.quantile(alpha)
         assert null.p_value(value) <= alpha * (1 + 1e-9)
@@ -77,11 +99,13 @@ def test_where_no_tail_fits_nothing_below_the_count_is_claimed() -> None:
     assert Null.of(np.zeros(500)).p_value(0.0) == 1
 
 
-@pytest.mark.parametrize("squared", (False, True))
-def test_a_null_of_a_larger_unit_is_the_same_null(*, squared: bool) -> None:
-    null = Null.of(np.random.default_rng(3).exponential(size=1000), squared=squared)
-    for value in (0.5, 3.0, 9.0):
-        assert null.scaled(7.0).p_value(7 * value) == pytest.approx(null.p_value(value))
+@pytest.mark.parametrize("order", (None, 1, 2))
+def test_a_null_of_a_larger_unit_is_the_same_null(order: int | None) -> None:
+    rng = np.random.default_rng(3)
+    for drawn in (rng.exponential(size=1000), rng.chisquare(17, 1000), rng.poisson(90, 1000) / 9):
+        null = Null.of(drawn, order=order)
+        for value in (0.5, 3.0, 9.0, 30.0, 50.0):
+            assert null.scaled(7.0).p_value(7 * value) == pytest.approx(null.p_value(value))
 
 
 def test_a_tail_is_refused_where_it_does_not_fit() -> None:
