@@ -107,19 +107,20 @@ def test_a_score_goes_out_as_the_conventions_have_it_on_the_span_of_its_answer(
 
 
 def test_what_failed_has_an_error_and_no_score_and_what_does_not_apply_is_left_out(
-    world: World, sink: HttpSink, exporter: Made
+    make_world: Callable[..., World], sink: HttpSink, exporter: Made
 ) -> None:
+    world = make_world(checks=[CHECK], scoring={"attempts": 1})
     out = exporter(world)
-    scored(world, "ok", question="why?", gen_ai__response__id="x")
-    scored(world, "failed", question="fail")
-    scored(world, "not", question="na")
-    outcomes = {row["record_id"]: (row["outcome"], row["reason"]) for row in world.rows("scores", "bot")}
-    out.step()
-    assert sink.ids == [one for one, (outcome, _) in outcomes.items() if outcome in ("ok", "failed")]
-    for record in map(attributes, sink.records):
-        failed = outcomes[record["modelwatch.record_id"]][0] == "failed"
-        assert ("error.type" in record, "gen_ai.evaluation.score.value" in record) == (failed, not failed)
-    assert {outcome for outcome, _ in outcomes.values()} >= {"ok"}
+    for name, question in (("fine", "why?"), ("failed", "raise"), ("not", "decline")):
+        scored(world, name, question=question)
+    outcomes = {row["record_id"]: row["outcome"] for row in world.rows("scores", "bot")}
+    assert outcomes == {"fine": "ok", "failed": "failed", "not": "not_evaluable"}
+    assert out.step() == 3
+    said = {one["modelwatch.record_id"]: one for one in map(attributes, sink.records)}
+    assert {name: ("error.type" in one, "gen_ai.evaluation.score.value" in one) for name, one in said.items()} == {
+        "fine": (False, True),
+        "failed": (True, False),
+    }
 
 
 def test_a_pushed_answer_is_named_by_the_id_of_its_response(world: World, sink: HttpSink, exporter: Made) -> None:
