@@ -19,6 +19,7 @@ from monitor import compare, configfile, estimate, evaluate, log, modelscommand,
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
+from monitor.grafana import command as grafana
 from monitor.notify import READY, STOPPING, notify, reloading
 
 STOP_SECONDS = 20.0
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--ca-file", type=Path, default=None, help="who may have signed the daemon's certificate")
     ingest.set_defaults(do=_ingest)
     letterbox.add_to(commands)
+    grafana.add_to(commands)
     reportclient.add_to(commands)
     evaluate.add_to(commands)
     modelscommand.add_to(commands)

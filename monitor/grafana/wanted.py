@@ -1,0 +1,109 @@
+"""What should be there: the datasource as the config has it, and the dashboards and rules that travel with the program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from monitor import data, external
+from monitor.errors import ModelwatchError
+from monitor.grafana import alerts
+from monitor.grafana.config import Datasource, Folder
+
+if TYPE_CHECKING:
+    from monitor.config import Config
+
+NOT_OURS = ("id", "version")
+"""Of a dashboard: what Grafana gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    uid: str
+    title: str
+    content: Mapping[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Of what we want it to be; stands in the message of the version that we save."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    folder: Folder
+    datasource: Mapping[str, Any] | None
+    dashboards: Sequence[Dashboard]
+    groups: Sequence[Mapping[str, Any]] = ()  # of alert rules, as Grafana takes them
+    left_out: Mapping[str, str] = field(default_factory=dict)  # alerts that Grafana cannot have, and why
+    overwrite: bool = False
+
+
+def of(config: Config, *, force: bool = False) -> Wanted:
+    """What a config asks for; `force`: dashboards that a person changed as well.
+
+    Raises:
+        ModelwatchError: the installation is not whole.
+    """
+    assert config.grafana is not None
+    one, link = config.grafana, external.base(config)
+    found = alerts.Converted()
+    if one.alerts:
+        assert one.datasource is not None, "the config has seen to it"
+        found = alerts.convert(rules(), datasource=one.datasource.uid, folder=one.folder.uid, external_url=link)
+    return Wanted(
+        one.folder,
+        datasource(one.datasource, link) if one.datasource is not None else None,
+        dashboards(data.folder("dashboards")),
+        found.groups,
+        found.left_out,
+        one.overwrite or force,
+    )
+
+
+def rules() -> list[Mapping[str, Any]]:
+    """The groups of the rule files that travel with the program."""
+    files = sorted(data.folder("rules").glob("*.rules.yml"))
+    return [group for path in files for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+
+
+def dashboards(folder: Path) -> list[Dashboard]:
+    """Those of the folder, by file name.
+
+    Raises:
+        ModelwatchError: one of the files is no dashboard.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content = {key: value for key, value in content.items() if key not in NOT_OURS}
+            found.append(Dashboard(content["uid"], content["title"], content))
+        except (OSError, ValueError, KeyError, AttributeError) as exc:
+            raise ModelwatchError(f"{path}: cannot be read as a dashboard ({exc!r}); install modelwatch again") from exc
+    return found
+
+
+def datasource(config: Datasource, external_url: str) -> dict[str, Any]:
+    """Of Prometheus, with a link from each exemplar to the page of its trace."""
+    return {
+        "uid": config.uid,
+        "name": config.name,
+        "type": "prometheus",
+        "access": "proxy",
+        "url": config.url,
+        "jsonData": {
+            "httpMethod": "POST",
+            "prometheusType": "Prometheus",
+            "timeInterval": f"{config.scrape_seconds}s",
+            "exemplarTraceIdDestinations": [
+                {"name": "trace_id", "url": f"{external_url}/traces/${{__value.raw}}", "urlDisplayLabel": "modelwatch"}
+            ],
+        },
+    }
