@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, intake, log, runner, thresholds, traffic, views
+from monitor import configfile, external, intake, log, runner, thresholds, traffic, views
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -53,6 +53,8 @@ from monitor.settling.settler import Settling
 from monitor.sources import registry
 from monitor.sources.contract import Source
 from monitor.store import Store
+from monitor.web.look import Looks
+from monitor.web.pages import Pages
 
 FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export", "grafana")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
@@ -224,6 +226,7 @@ class App:
             admin=admin,
             pairs=pairs,
             reports=reports,
+            web=Pages(Looks(self.store, url=lambda: external.base(self.config))),
         )
         self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
         if (http := config.otlp.http) is not None:

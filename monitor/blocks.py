@@ -106,6 +106,7 @@ class Opened:
     ignored: int = 0
     failed: tuple[int, str, str] | None = None
     masked: dict[str, int] = field(default_factory=dict)
+    marks: dict[int, dict[str, int]] = field(default_factory=dict)  # the same of each record, by its place
 
 
 def packed(parsed: Parsed) -> Opened:

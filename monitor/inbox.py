@@ -27,7 +27,8 @@ from monitor.deadletter.letters import MAX_PAYLOAD as MAX_PAYLOAD
 from monitor.errors import BodyRejected
 from monitor.intake import Intake
 from monitor.keys import hash64
-from monitor.masking.masking import Masking
+from monitor.masking import maskings
+from monitor.masking.masking import Marks, Masking
 from monitor.metrics import Metrics
 from monitor.opener import Body
 from monitor.passages import Passages
@@ -168,9 +169,11 @@ class Inbox:
                 again.read()  # here, and not on the writer's thread, which everybody waits for
             batch = self._masked(batch, opened.rejects if opened.failed else again, opener.masking)
         else:
+            marks: Marks = {}
             if not batch.masked:
-                batch = self._masked(batch, opener.masking.apply(batch.kind, batch.items, batch.model), opener.masking)
+                batch = self._masked(batch, opener.masking.apply(batch.kind, batch.items, batch.model, marks), opener.masking)
             opened = packed(opener.parse(batch.kind, batch.items, batch.model, arrived_at))
+            opened.marks = marks
         opened.received_at = received_at
         parse = partial(opener.parse, batch.kind, batch.items, batch.model, arrived_at)
         return self._store.submit(
@@ -275,6 +278,8 @@ class Inbox:
         )
         transaction.put_keys(kind, model, rows.key, rows.content, first)
         answer.stored_by[kind, model] += len(new)
+        if opened.marks and kind in maskings.KINDS:
+            maskings.note(transaction, kind, model, columns, rows.index, opened.marks, received_at)
         if kind not in LATE:
             # An event time in the future must not close windows that are still filling.
             latest = columns.latest("event_time", received_at + FUTURE_TOLERANCE)

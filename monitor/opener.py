@@ -21,7 +21,7 @@ from monitor.decode import decode
 from monitor.errors import BodyRejected
 from monitor.genai import prices
 from monitor.genai.dialects import Dialects
-from monitor.masking.masking import Masking
+from monitor.masking.masking import Marks, Masking
 from monitor.masking.policy import Count
 from monitor.otlp.routing import Router
 from monitor.otlp.rows import SpanReader
@@ -96,8 +96,10 @@ class Opener:
 
     def open(self, body: Body, model: str | None, arrived_at: datetime) -> Opened:
         items, failed = body.read()
-        masked = self.masking.apply(body.kind, items, model)
+        marks: Marks = {}
+        masked = self.masking.apply(body.kind, items, model, marks)
         opened = packed(self.parse(body.kind, masked, self.masking.model(model), arrived_at))
+        opened.marks = marks
         if failed is not None:
             opened.failed = failed.status, failed.reason, str(failed)
         return opened

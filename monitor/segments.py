@@ -35,7 +35,7 @@ FOLDER = "segments"
 ROW_GROUP = 8_192
 
 
-BY_RECORD = frozenset({"labels", "contexts", "scores"})  # looked for by record, which their key is not of alone
+BY_RECORD = frozenset({"labels", "contexts", "scores", "rule_matches"})  # looked for by record, which their key is not of alone
 
 
 def indexes(kind: str) -> dict[str, str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +25,7 @@ from monitor.fields import Rejected
 from monitor.genai.dialecttable import FILE as DIALECTS
 from monitor.masking import contentless
 from monitor.masking.policy import HASH, Count, Policy, keyed, parsed
+from monitor.masking.recognisers import RECOGNISERS
 from monitor.otlp.routing import Router
 from monitor.otlp.spans import Event, Link, LogRecord, Span
 from monitor.records import MAX_ID, Reject
@@ -38,13 +41,18 @@ _ID = re.compile("[0-9a-f]{32}|[0-9a-f]{16}")
 _BOTH = re.compile("[0-9a-f]{32}-[0-9a-f]{16}")
 
 
+Marks = dict[int, dict[str, int]]
+"""By place in a batch: how many values of each kind were recognised and masked in that item."""
+
+
 class Masking:
     """Made of one config; a reload makes another. Any thread may call it."""
 
     def __init__(self, config: Config, count: Count) -> None:
         self._router = Router(config.models, config.otlp.default_model)
         self._failed = False
-        self._count = count
+        self._told = count
+        self._here = threading.local()  # .counts: what was masked in the item in hand, where the thread asked
         base, secret = config.masking, config.masking.hash_key
         self._key = secret.get_secret_value().encode() if secret else None
         dialects = _dialects()
@@ -65,11 +73,16 @@ class Masking:
                 "none" if any(one.content == "none" for one in every) else "keep",
             )
 
-    def apply(self, kind: str, items: Sequence[Any], model: str | None = None) -> list[Any]:
-        """The items as they may be stored, in the same order. `model` is that of items that name none."""
+    def apply(self, kind: str, items: Sequence[Any], model: str | None = None, marks: Marks | None = None) -> list[Any]:
+        """The items as they may be stored, in the same order. `model` is that of items that name none. What was recognised in an
+        item is put into `marks`, by its place."""
         resources: dict[tuple[int, int], dict[str, Any]] = {}  # the spans of an export share theirs
         masked = []
+        counts: Counter[str] = Counter()
+        self._here.counts = counts
         for index, item in enumerate(items):
+            if counts:
+                counts.clear()
             try:
                 masked.append(self._item(kind, item, model, resources))
             except Exception as exc:
@@ -79,7 +92,15 @@ class Masking:
                     self._failed = True  # a fault of ours; not its message, which may show what was sent
                     log.error("a record cannot be masked and is not kept", kind=kind, error=type(exc).__name__)
                 masked.append(_unmaskable(index, item, deep=deep))
+            if counts and marks is not None and (found := {one: n for one, n in counts.items() if one in RECOGNISERS}):
+                marks[index] = found
+        self._here.counts = None
         return masked
+
+    def _count(self, kind: str, many: int) -> None:
+        if (counts := getattr(self._here, "counts", None)) is not None:
+            counts[kind] += many
+        self._told(kind, many)
 
     def model(self, name: str | None) -> str | None:
         """What a batch says its model is: one that is not configured may be anything."""

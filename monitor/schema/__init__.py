@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from monitor.schema.derived import DERIVED
 from monitor.schema.received import RECEIVED
+from monitor.schema.rules import RULES
 from monitor.schema.tables import ARROW, FEATURE, FEATURE_TYPE, Column, Table, quote
 
 __all__ = ["ARROW", "FEATURE", "FEATURE_TYPE", "KINDS", "Column", "Table", "create_table", "quote", "table_name"]
 
-KINDS: dict[str, Table] = {table.name: table for table in (*RECEIVED, *DERIVED)}
+KINDS: dict[str, Table] = {table.name: table for table in (*RECEIVED, *DERIVED, *RULES)}
 
 
 def table_name(kind: str, model: str) -> str:

@@ -105,6 +105,7 @@ MIGRATIONS: dict[int, str] = {
             JUDGING,
             JUDGE_SPENDING,
             OUTBOX,
+            *(create_table(kind) for kind in ("maskings", "rule_matches")),
             *(create_table(kind) for kind in ("thresholds", "cases", "maintenance")),
             *_added("incidents", "owner", "in_maintenance"),
             *_added("verdicts", "needed", "of_windows", "note"),

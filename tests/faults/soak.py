@@ -49,7 +49,7 @@ WEIGHTS = {
     "kill owner": 4, "point": 6, "stop and start": 2, "full disk": 3, "clock": 2, "kill scorer": 2, "kill worker": 1,
     "kill intake": 3, "slow clients": 2,
 }  # fmt: skip
-POINTS = sorted(p for p in faultpoints.POINTS if not p.startswith(("compact.", "quarantine.", "outbox.")))
+POINTS = sorted(p for p in faultpoints.POINTS if not p.startswith(("compact.", "quarantine.", "outbox.", "rule.")))
 
 CONFIG = {
     "store": {"tail_seconds": "2s", "seal_seconds": "5s", "seal_rows": 2_000, "min_free_bytes": 0, "checkpoint_bytes": 4 * MIB,

@@ -1,0 +1,1 @@
+"""One record over a severity threshold opens an incident at once, without a window."""

@@ -1,0 +1,356 @@
+"""One rule at work: reads what is new in its log, has the book say what becomes of it, and stores matches, incidents and the
+place it has read to in one transaction. So each match counts once, whatever dies in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from monitor import log
+from monitor.board import Standing
+from monitor.clock import Clock
+from monitor.config import Config
+from monitor.faultpoints import point
+from monitor.metrics import Metrics
+from monitor.past import LATEST
+from monitor.reader import Reader, literal
+from monitor.recordrules.book import HOUR, KEYS_KEPT, WORST, Assigned, Book, Incident, Match
+from monitor.recordrules.config import RecordRule
+from monitor.recordrules.matching import Matching, places_of
+from monitor.slices import ALL
+from monitor.store import Store
+from monitor.transaction import Transaction
+
+CURSOR = ("check_name", "kind")
+DETECTOR = "record_rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The last match of a record, as stored or as taken a moment ago."""
+
+    incident_id: str
+    matched: bool
+    limited: bool
+    revision: int
+    value: float
+    arrived_at: datetime
+
+
+class Rule:
+    """Called by one thread."""
+
+    def __init__(self, rule: RecordRule, config: Config, store: Store, *, clock: Clock, metrics: Metrics) -> None:
+        """
+        Raises:
+            StoreError, duckdb.Error: the store is away.
+        """
+        self.rule = rule
+        self._matching = Matching(rule, config)
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._key = f"rule:{rule.model}/{rule.name}"  # no check is called so
+        self._unsure = False  # what is known here may not be what is stored
+        self._cursor = self._opened = 0
+        for outcome in ("opened", "joined", "limited", "restated", "withdrawn"):
+            metrics.rule_matches.labels(rule.model, rule.name, outcome).inc(0)
+        self._restore()
+
+    @property
+    def due(self) -> bool:
+        """Whether there is anything to look at. Asks no query."""
+        last = self._store.last_seq(self._matching.kind, self.rule.model)
+        if self._unsure or self._store.opened != self._opened or last > self._cursor:
+            return True
+        next_clear = self._book.next_clear
+        return next_clear is not None and self._clock.now() >= next_clear
+
+    def step(self) -> int:
+        """How many matches were stored.
+
+        Raises:
+            StoreError, duckdb.Error: the store is away; nothing was said, and all of it is looked at again.
+        """
+        if self._unsure or self._store.opened != self._opened:
+            self._restore()
+        try:
+            return self._step()
+        except BaseException:
+            self._unsure = True  # what was not stored was not said: before the next step, ask the store what was
+            raise
+
+    def standing(self) -> Standing:
+        """For the board."""
+        rule, incidents = self.rule, self._book.open
+        latest = max(incidents, key=lambda one: one.arrived, default=None)
+        return Standing(
+            model=rule.model,
+            check=rule.name,
+            slice=ALL,
+            detector=DETECTOR,
+            severity=rule.severity,
+            slot=latest.last if latest is not None else None,
+            firing=bool(incidents),
+            value=latest.peak if latest is not None else None,
+            bounds=(rule.at_most, rule.at_least),
+            n_current=sum(one.count for one in incidents),
+            open_incidents=len(incidents),
+            owner=rule.owner,
+        )
+
+    def _step(self) -> int:
+        rule, book, kind = self.rule, self._book, self._matching.kind
+        now, last = self._clock.now(), self._store.last_seq(kind, rule.model)
+        rows: list[dict[str, Any]] = []
+        cursor = self._cursor
+        if last > cursor:
+            with self._store.read() as reader:
+                found = self._matching.look(reader, cursor, last, now)
+                cursor = found.cursor
+                rows = self._taken(reader, found.matches)
+        book.clear(now)
+        changed = [one for one in book.incidents.values() if one.news]
+        if rows or changed or cursor != self._cursor:
+            self._store.run(lambda t: self._keep(t, rows, changed, cursor))
+            self._cursor = cursor
+            for row in rows:
+                self._metrics.rule_matches.labels(rule.model, rule.name, row["outcome"]).inc()
+            for one in changed:
+                self._say(one)
+        book.forget(now)
+        return len(rows)
+
+    def _taken(self, reader: Reader, matches: Sequence[Match]) -> list[dict[str, Any]]:
+        """Rows of `rule_matches`, with their outcome besides."""
+        known = self._before(reader, sorted({one.record_id for one in matches}))
+        self._load(reader, {one.incident_id for one in known.values()} - self._book.incidents.keys())
+        rows = []
+        for match in matches:
+            before = known.get(match.record_id)
+            if before is not None and before.incident_id not in self._book.incidents:
+                before = None  # it lies in a damaged segment
+            if before is None and not match.matched:
+                continue
+            if before is not None:
+                if before.matched == match.matched and (not match.matched or _same(before, match)):
+                    continue
+                if before.matched and match.matched:  # it came when it came first
+                    match = replace(match, arrived_at=before.arrived_at)
+            went = self._book.take(match, None if before is None else (before.incident_id, before.matched))
+            limited = before.limited if before is not None and before.matched else went.limited
+            known[match.record_id] = Before(
+                went.incident_id, match.matched, limited, match.revision, match.value, match.arrived_at
+            )
+            rows.append(self._row(match, went, limited))
+        return rows
+
+    # --- what is stored ---
+
+    def _keep(self, transaction: Transaction, rows: Sequence[dict[str, Any]], changed: Sequence[Incident], cursor: int) -> None:
+        if rows:
+            columns = {name: [row[name] for row in rows] for name in rows[0] if name != "outcome"}
+            transaction.append("rule_matches", self.rule.model, {**columns, "received_at": transaction.now})
+        if stale := [one for one in changed if one.stale]:
+            reader = transaction.reader()
+            for one in stale:
+                self._count(reader, one)
+        if changed:
+            told = [self._told(one) for one in changed]
+            columns = {name: [row[name] for row in told] for name in told[0]}
+            transaction.append("incidents", self.rule.model, {**columns, "received_at": transaction.now})
+        transaction.put("check_cursors", CURSOR, [{"check_name": self._key, "kind": self._matching.kind, "seq": cursor}])
+        point("rule.written")
+
+    def _row(self, match: Match, went: Assigned, limited: bool) -> dict[str, Any]:
+        return {
+            "rule": self.rule.name,
+            "record_id": match.record_id,
+            "revision": match.revision,
+            "event_time": match.event_time,
+            "trace_id": match.trace_id,
+            "incident_id": went.incident_id,
+            "matched": match.matched,
+            "limited": limited,
+            "value": match.value,
+            "keys": orjson.dumps(match.keys).decode(),
+            "detail": orjson.dumps(dict(match.detail), default=str).decode() if match.detail else None,
+            "arrived_at": match.arrived_at,
+            "outcome": went.outcome,
+        }
+
+    def _told(self, one: Incident) -> dict[str, Any]:
+        """The incident as of now; the writer's thread has it to itself."""
+        rule = self.rule
+        return {
+            "incident_id": one.id,
+            "revision": one.revision + 1,
+            "check_name": rule.name,
+            "slice": ALL,
+            "state": one.state,
+            "severity": rule.severity,
+            "owner": rule.owner or None,
+            "opened_slot": one.opened,
+            "last_slot": one.last,
+            "resolved_slot": self._book.resolved_at(one),
+            "peak": one.peak,
+            "evidence": orjson.dumps(self._evidence(one), default=str).decode(),
+        }
+
+    def _evidence(self, one: Incident) -> dict[str, Any]:
+        """As that of a check, and which records it is about. Nothing that was masked is in it."""
+        rule = self.rule
+        of_incident = f"m.model = {literal(rule.model)} AND m.incident_id = {literal(one.id)}"
+        latest = "QUALIFY row_number() OVER (PARTITION BY m.record_id ORDER BY m.seq DESC) = 1 AND m.matched"
+        return {
+            "source": DETECTOR,
+            "statistic": self._matching.what,
+            "value": one.peak,
+            "interval": [None, None],
+            "threshold": {"lower": rule.at_most, "upper": rule.at_least},
+            "threshold_kind": "constant",
+            "judged": one.peak,
+            "slice": ALL,
+            "window": [one.opened.isoformat(), one.last.isoformat()],
+            "n_current": one.count,
+            "n_reference": 0,
+            "limited": one.limited,
+            "where": dict(rule.where),
+            "parts": [],
+            "metrics": {},
+            "worst_records": one.worst,
+            "sql": (
+                "SELECT m.record_id, m.trace_id, m.event_time, m.value, m.limited, m.detail FROM rule_matches m "
+                f"WHERE {of_incident} {latest} ORDER BY m.event_time, m.record_id"
+            ),
+        }
+
+    def _say(self, one: Incident) -> None:
+        state = one.said[0] if one.said is not None else None
+        one.said, one.revision = (one.state, one.count), one.revision + 1
+        if state != one.state:
+            log.info(
+                "incident", check=self.rule.name, slice=ALL, state=one.state, opened=one.opened.isoformat(), records=one.count
+            )
+
+    # --- what is known ---
+
+    def _restore(self) -> None:
+        """Where the last run stopped. A rule that is new begins with what comes from now on."""
+        rule, kind = self.rule, self._matching.kind
+        self._opened = self._store.opened
+        self._book = Book(rule)
+        with self._store.read() as reader:
+            found = reader.query("SELECT seq FROM check_cursors WHERE check_name = ? AND kind = ?", [self._key, kind])
+            # Of long ago are only those that are open still, or were a moment ago.
+            since = self._clock.now() - HOUR
+            rows = reader.query(
+                f"SELECT incident_id FROM {reader.source('incidents', rule.model)} WHERE check_name = ? "
+                f"{LATEST.format('incident_id')} AND (state = 'open' OR received_at > ?) ORDER BY opened_slot, incident_id",
+                [rule.name, since],
+            )
+            self._load(reader, [row["incident_id"] for row in rows])
+        if found:
+            self._cursor = found[0]["seq"]
+        else:
+            last = self._store.last_seq(kind, rule.model)
+            self._store.run(lambda t: t.put("check_cursors", CURSOR, [{"check_name": self._key, "kind": kind, "seq": last}]))
+            self._cursor = last
+        self._unsure = False
+
+    def _load(self, reader: Reader, ids: Sequence[str] | set[str]) -> None:
+        """Have these incidents in the book, as stored."""
+        wanted = sorted(set(ids))
+        if not wanted:
+            return
+        marks = ", ".join("?" * len(wanted))
+        stored = reader.query(
+            f"SELECT * FROM {reader.source('incidents', self.rule.model)} WHERE incident_id IN ({marks}) "
+            f"{LATEST.format('incident_id')}",
+            wanted,
+        )
+        matches = f"(SELECT * FROM {reader.source('rule_matches', self.rule.model)} WHERE incident_id IN ({marks}))"
+        times = {
+            row["incident_id"]: row
+            for row in reader.query(
+                "SELECT incident_id, min(arrived_at) AS began, max(arrived_at) AS arrived, "
+                f"max(least(event_time, arrived_at)) AS last FROM {matches} WHERE matched GROUP BY incident_id",
+                wanted,
+            )
+        }
+        # Those that came within the limit only, the latest as far as any is kept.
+        keys: dict[str, list[str]] = {}
+        for row in reader.query(
+            f"SELECT incident_id, keys FROM {matches} WHERE matched AND NOT limited ORDER BY seq DESC LIMIT {KEYS_KEPT}", wanted
+        ):
+            keys.setdefault(row["incident_id"], []).extend(orjson.loads(row["keys"]))
+        found = []
+        for row in stored:
+            if (when := times.get(row["incident_id"])) is None:
+                continue  # its matches lie in a damaged segment
+            one = Incident(row["incident_id"], row["opened_slot"], when["began"], when["last"], when["arrived"], row["peak"])
+            one.revision = row["revision"]
+            self._count(reader, one)
+            one.state = row["state"]
+            one.said = (one.state, orjson.loads(row["evidence"])["n_current"])
+            found.append(one)
+        for one in sorted(found, key=lambda one: (one.began, one.id)):
+            self._book.restore(one, reversed(keys.get(one.id, [])))
+
+    def _count(self, reader: Reader, one: Incident) -> None:
+        """Take from what is stored how many records it has, and which are the worst."""
+        rule = self.rule
+        # A record belongs where its last match says.
+        latest = (
+            f"(SELECT * FROM {reader.source('rule_matches', rule.model)} WHERE rule = $1 AND record_id IN "
+            f"(SELECT record_id FROM {reader.source('rule_matches', rule.model)} WHERE incident_id = $2) "
+            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY seq DESC) = 1)"
+        )
+        order = "value DESC" if rule.at_most is None else "value"
+        rows = reader.query(
+            "SELECT *, count(*) OVER () AS n, count(*) FILTER (limited) OVER () AS over_limit "
+            f"FROM {latest} WHERE matched AND incident_id = $2 ORDER BY {order}, event_time, record_id LIMIT {WORST}",
+            [rule.name, one.id],
+        )
+        one.count, one.limited = (rows[0]["n"], rows[0]["over_limit"]) if rows else (0, 0)
+        one.stale = False
+        if not rows:
+            one.state, one.worst = "withdrawn", []
+            return
+        one.peak = rows[0]["value"]
+        one.worst = [
+            {
+                "record_id": row["record_id"],
+                "trace_id": row["trace_id"],
+                "event_time": row["event_time"].isoformat(),
+                "value": row["value"],
+                "revision": row["revision"],
+                **(orjson.loads(row["detail"]) if row["detail"] else {}),
+            }
+            for row in rows
+        ]
+
+    def _before(self, reader: Reader, ids: Sequence[str]) -> dict[str, Before]:
+        if not ids:
+            return {}
+        marks = ", ".join("?" * len(ids))
+        rows = reader.query(
+            "SELECT record_id, incident_id, matched, limited, revision, value, arrived_at FROM "
+            f"{places_of(reader, self.rule.model, ids)} WHERE rule = ? AND record_id IN ({marks}) "
+            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY seq DESC) = 1",
+            [self.rule.name, *ids],
+        )
+        return {
+            row["record_id"]: Before(
+                row["incident_id"], row["matched"], row["limited"], row["revision"], row["value"], row["arrived_at"]
+            )
+            for row in rows
+        }
+
+
+def _same(before: Before, match: Match) -> bool:
+    return (before.revision, before.value) == (match.revision, match.value)
