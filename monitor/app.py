@@ -94,7 +94,10 @@ class App:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.metrics = metrics = Metrics(self.registry, max_series=config.metrics.max_series)
+        self.metrics = metrics = Metrics(
+            self.registry, max_series=config.metrics.max_series, score_edges=rowchecks.score_edges(config)
+        )
+        metrics.only(rowchecks.known(config))
         self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
         metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
         metrics.clock.set_function(lambda: clock.now().timestamp())
@@ -296,6 +299,8 @@ class App:
         rates, before = thresholds.alphas(config), thresholds.alphas(old)
         same -= {name for name in same if rates.get(name) != before.get(name)}
         kept = {name: one for name, one in self._runners.items() if name in same and not one.retired}
+        self.metrics.only(rowchecks.known(old) | rowchecks.known(config))
+        self.metrics.hold_scores_to(rowchecks.score_edges(config))
         self._scheduler.configure(kept)  # from here on nobody wakes the others
         self._book.configure(config.maintenance)
         for name, one in self._runners.items():
@@ -324,8 +329,7 @@ class App:
         self._budgets.configure(config.budgets)
         if self._judging is not None:
             self._judging.configure(config)
-        for model in {m.name for m in old.models} - set(models):
-            self.metrics.forget(model=model)
+        self.metrics.only(rowchecks.known(config))  # what was in hand of the others has nowhere to go from here on
         self._run_sources(config.sources)
         self.config = config
 

@@ -32,6 +32,7 @@ from monitor.receiving import Budget, Hold, Inbox, Trouble
 from monitor.records import KINDS
 from monitor.report import HEADERS as REPORT_HEADERS
 from monitor.report import Reports
+from monitor.web.pages import Pages
 
 TRANSPORT = "push"
 RENDERED = 4  # requests for pages at once, all but one of which wait
@@ -43,12 +44,13 @@ class PushServer(Receiver):
 
     def __init__(
         self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics,
-        admin: Admin | None = None, pairs: Pairs | None = None, reports: Reports | None = None,
+        admin: Admin | None = None, pairs: Pairs | None = None, reports: Reports | None = None, web: Pages | None = None,
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._admin = admin
         self._pairs = pairs
         self._reports = reports
+        self._web = web
         self._rendering = anyio.CapacityLimiter(RENDERED)
         super().__init__(
             config,
@@ -67,10 +69,11 @@ class PushServer(Receiver):
         return {**records, **(self._admin.paths(self) if self._admin else {})}
 
     def pages(self) -> Mapping[str, Work]:
-        return {} if self._reports is None else {"/v1/incidents/{incident_id}/report": self._report}
+        report = {} if self._reports is None else {"/v1/incidents/{incident_id}/report": self._report}
+        return {**report, **(self._web.paths() if self._web else {})}
 
     def role(self, request: Request) -> str:
-        if request.url.path.startswith("/v1/incidents/"):
+        if request.method in ("GET", "HEAD"):  # whatever is read
             return "query"
         return "admin" if request.url.path in ADMIN_PATHS else "ingest"
 
