@@ -200,8 +200,9 @@ class Looks:
         self, reader: Reader, kind: str, key: str, columns: str, *, model: str | None, state: str | None, limit: int, offset: int,
         check: str | None = None, since: datetime | None = None,
     ) -> list[Row]:  # fmt: skip
-        """One more than `limit` where there are more."""
-        sources = [reader.source(kind, m) for k, m in self._store.logs() if k == kind and model in (None, m)]
+        """One more than `limit` where there are more. `model`: one, or several with commas between."""
+        chosen = model.split(",") if model else None
+        sources = [reader.source(kind, m) for k, m in self._store.logs() if k == kind and (chosen is None or m in chosen)]
         if not sources:
             return []
         every = " UNION ALL BY NAME ".join(f"SELECT * FROM {one}" for one in sources)

@@ -74,13 +74,12 @@ class Pages:
         return found
 
     def _cases(self, request: Request) -> Row:
-        asked = request.query_params
-        return self._looks.cases(model=asked.get("model") or None, state=_state(request), **_paging(request))
+        return self._looks.cases(model=_model(request), state=_state(request), **_paging(request))
 
     def _incidents(self, request: Request) -> Row:
         asked = request.query_params
         return self._looks.incidents(
-            model=asked.get("model") or None,
+            model=_model(request),
             check=asked.get("check") or None,
             state=_state(request),
             since=_since(request),
@@ -116,6 +115,12 @@ class Pages:
 def _list(request: Request) -> bool:
     """Whether a list was asked for, and not the one that is open."""
     return any(name in request.query_params for name in ("state", "limit", "offset"))
+
+
+def _model(request: Request) -> str | None:
+    """One, or several with commas between; None, all of them, is `.+` in the variables of our dashboards."""
+    given = request.query_params.get("model") or ".+"
+    return None if given in (".+", ". ") else given
 
 
 def _of_path(look: Callable[[str], Row]) -> Callable[[Request], Row]:

@@ -84,6 +84,18 @@ def test_an_alert_that_knows_only_the_model_leads_to_its_open_case(world: World,
     assert (other.url.path, "None." in other.text) == ("/cases", True)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "found"), (("houses", 1), ("bot,houses", 1), (".+", 1), ("", 1), ("bot", 0), ("bot,house", 0))
+)
+def test_a_list_is_of_the_models_that_a_dashboard_has_chosen(
+    world: World, serve: Callable[..., httpx.Client], chosen: str, found: int
+) -> None:
+    bad(world)
+    # Sent as Grafana sends it, a plus as it stands.
+    answer = serve(world).get(f"/v1/cases?state=open&model={chosen}")
+    assert len(answer.json()["cases"]) == found
+
+
 def test_what_models_and_senders_wrote_is_shown_and_runs_nothing(world: World, serve: Callable[..., httpx.Client]) -> None:
     client = serve(world)
     bad(world)
