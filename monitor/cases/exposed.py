@@ -21,7 +21,7 @@ SPECS = {
     s.name: s
     for s in (
         Spec("modelwatch_case_open", "gauge", "1 while a case is open and not held back", ("model", "severity", "owner")),
-        Spec("modelwatch_case_held", "gauge", "1 while maintenance holds the page of a case back", ("model",)),
+        Spec("modelwatch_case_held", "gauge", "1 while maintenance holds the page of a case back, else 0", ("model",)),
         Spec("modelwatch_maintenance_active", "gauge", "1 while such a window is in force", ("model", "kind")),
         Spec("modelwatch_freeze_violations", "gauge", "Deployments during the freeze in force", ("model",)),
         Spec("modelwatch_external_url_info", "gauge", "What links begin with, always 1", ("url",)),
@@ -73,12 +73,12 @@ class CaseBoard(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         families, now = self._empty(), self._clock.now()
         with self._lock:
-            opened, held, models = dict(self._open), sorted(self._held), self._models
+            opened, held, models = dict(self._open), set(self._held), self._models
         for model, one in sorted(opened.items()):
             families["modelwatch_case_open"].add_metric((model, one.severity, one.owner), 1.0)
-        for model in held:
-            families["modelwatch_case_held"].add_metric((model,), 1.0)
         for model in models:
+            # Always there: by it a daemon that is up says that it has the word on this model.
+            families["modelwatch_case_held"].add_metric((model,), float(model in held))
             for kind in get_args(Kind):
                 if self._book.covering(kind, model, now) is not None:
                     families["modelwatch_maintenance_active"].add_metric((model, kind), 1.0)
