@@ -4,7 +4,8 @@ It knows the paths, methods, parameters, headers and fields that the documentati
 of it stands in `strange`, and a test that ends with anything there fails. It answers as Grafana does: 404 before a thing is made,
 412 with `version-mismatch` where a dashboard has another version by now, 400 "Cannot save provisioned dashboard", 401 without a
 token it knows, 403 where the role of the token does not suffice, 409 where a name is taken. `next` holds what happens to the next
-requests: a status, `hang`, `html`, `redirect`, or `drop`, which does what was asked and closes before it answers.
+requests: nothing special (`pass`), a status, `hang`, `html`, `redirect`, `drop`, which does what was asked and closes before it
+answers, or `late`, which closes and does what was asked right after the next annotation is made.
 
 What stays unseen here: a Grafana. Sources: developers/http_api/{annotations,dashboard,dashboard_versions,data_source,folder,
 alerting_provisioning}.md and pkg/api/{annotations,dashboard,datasources}.go of grafana/grafana.
@@ -69,6 +70,7 @@ class GrafanaServer:
         self.orgs = {1}
         self.prefix = ""
         self.migrates = False  # a newer Grafana brings a dashboard to its own schema when it is read
+        self._late: list[Callable[[], object]] = []
         self._id = 0
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
@@ -152,9 +154,18 @@ class GrafanaServer:
         if event == "redirect":
             self._reply(handler, 302, "", {"Location": f"{self.url}/login"})
             return
+        query = parse_qs(parts.query, keep_blank_values=True)
+        if event == "late":
+            self._late.append(lambda: self._answer(handler, method, parts.path, query, raw))
+            handler.close_connection = True
+            handler.connection.close()
+            return
         with self._lock:
             try:
-                status, body = self._answer(handler, method, parts.path, parse_qs(parts.query, keep_blank_values=True), raw)
+                status, body = self._answer(handler, method, parts.path, query, raw)
+                if method == "POST" and parts.path.endswith("/annotations"):
+                    while self._late:
+                        self._late.pop()()
             except Answer as answer:
                 status, body = answer.status, answer.body
         if event == "drop":
