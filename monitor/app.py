@@ -14,7 +14,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, external, intake, log, runner, thresholds, traffic, views
+from monitor import configfile, external, intake, log, rowchecks, runner, thresholds, traffic, views
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -35,6 +35,7 @@ from monitor.grafana.attendant import Attendant
 from monitor.inbox import Inbox
 from monitor.judging import process as judge
 from monitor.judging.judging import Judging
+from monitor.maintenance.admin import MaintenanceAdmin
 from monitor.maintenance.book import Book
 from monitor.metrics import Metrics
 from monitor.otlp.grpc import OtlpGrpcServer
@@ -55,6 +56,7 @@ from monitor.sources.contract import Source
 from monitor.store import Store
 from monitor.web.look import Looks
 from monitor.web.pages import Pages
+from monitor.webhooks.webhooks import Webhooks
 
 FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export", "grafana")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
@@ -98,7 +100,7 @@ class App:
             self.registry, max_series=config.metrics.max_series, score_edges=rowchecks.score_edges(config)
         )
         metrics.only(rowchecks.known(config))
-        self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
+        self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features, beyond=metrics.beyond)
         metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
         metrics.clock.set_function(lambda: clock.now().timestamp())
         metrics.ready.set_function(lambda: 0 if self.not_ready() else 1)
@@ -157,9 +159,9 @@ class App:
         self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
-        self._rules = self._quarantine.reading(
-            lambda: RecordRules(config, store, board=self.board, clock=clock, metrics=metrics)
-        )
+        self._rules = self._quarantine.reading(lambda: RecordRules(config, store, board=self.board, clock=clock, metrics=metrics))
+        self._webhooks = Webhooks(store, clock=clock, metrics=metrics)
+        self._quarantine.reading(lambda: self._webhooks.configure(config))
         self._cases = CaseKeeper(config, store, self._book, clock=clock, metrics=metrics)
         self._quarantine.reading(self._cases.restore)
         self.registry.register(self._cases.board)
@@ -195,6 +197,7 @@ class App:
         self._begin(self._settling.start, self._settling.stop)
         self._begin(self._budgets.start, self._budgets.stop)
         self._begin(self._rules.start, self._rules.stop)
+        self._begin(self._webhooks.start, self._webhooks.stop)
         self._begin(self._scoring.start, self._scoring.stop)
         if self._judging is not None and judges is not None:
             # It ends before its process does, as it answers at once: what was paid so far is booked.
@@ -229,6 +232,7 @@ class App:
             admin=admin,
             pairs=pairs,
             reports=reports,
+            maintenance=MaintenanceAdmin(self._book, clock=clock, models=lambda: [m.name for m in self.config.models]),
             web=Pages(Looks(self.store, url=lambda: external.base(self.config))),
         )
         self.receivers: list[PushServer | OtlpHttpServer | OtlpGrpcServer] = [self.push]
@@ -326,6 +330,7 @@ class App:
         self._cases.configure(config)
         self._scoring.configure(config)
         self._rules.configure(config)
+        self._webhooks.configure(config)
         self._budgets.configure(config.budgets)
         if self._judging is not None:
             self._judging.configure(config)
@@ -379,6 +384,7 @@ class App:
                 try:
                     if self._audit.refresh():
                         took = self._clock.monotonic() - refreshed
+                        store.trim()
                     failing.over("audit.duckdb is up to date again", "audit")
                 except Exception as exc:  # likewise
                     self.metrics.audit_failures.inc()

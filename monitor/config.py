@@ -45,6 +45,7 @@ from monitor.section import (
     differ_in_more_than_case,
 )
 from monitor.serving import RulesConfig, ServingConfig, SloConfig
+from monitor.webhooks.config import Webhook
 
 __all__ = [
     "Baseline",
@@ -88,12 +89,12 @@ class StoreConfig(Section):
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?(MB|GB|MiB|GiB)$")
     threads: int | None = Field(None, ge=1, description="default: by the processors there are")
     seal_seconds: Seconds = 60
-    seal_rows: int = Field(50_000, ge=100)
+    seal_rows: int = Field(24_576, ge=100)
     compact_after_seconds: Seconds = 300
     compact_bytes: int = Field(2**30, ge=2**20)
     tail_seconds: Seconds = 15
     min_free_bytes: int = Field(512 * 2**20, ge=0)
-    checkpoint_bytes: int = Field(64 * 2**20, ge=2**16)
+    checkpoint_bytes: int = Field(16 * 2**20, ge=2**16)
 
 
 class EncoderConfig(embedding.EncoderConfig):
@@ -244,6 +245,7 @@ class Config(Section):
     external_url: ExternalUrl | None = Field(None, description="where people open the API's pages; links are built from it")
     maintenance: tuple[Window, ...] = Field((), description="windows of maintenance and freezes")
     record_rules: tuple[RecordRule, ...] = Field((), description="one record that opens an incident at once")
+    webhooks: tuple[Webhook, ...] = Field((), description="who is told of an incident that opens")
     budgets: Annotated[tuple[budgeting.BudgetConfig, ...], AfterValidator(budgeting.once)] = ()
     serving: ServingConfig = ServingConfig()
     slo: SloConfig = SloConfig()
@@ -274,7 +276,7 @@ class Config(Section):
             return raw
         return [_with_llm(check, judge.model) for check in raw]
 
-    @field_validator("models", "checks", "sources", "maintenance", "record_rules")
+    @field_validator("models", "checks", "sources", "maintenance", "record_rules", "webhooks")
     @classmethod
     def _names_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         differ_in_more_than_case([item.name for item in value])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from monitor.genai import prices
 from monitor.grafana import config as grafanaconfig
 from monitor.judging import spending
 
+SECRETS = ("secret", "hash_key", "api_key", "token")
 
-def load(path: Path) -> Config:
-    """Read, resolve and check the file. Relative paths in it are taken from the file's folder.
+
+def load(path: Path, checks: Sequence[Mapping[str, Any]] = ()) -> Config:
+    """Read, resolve and check the file. Relative paths in it are taken from the file's folder. `checks` stand in for those of the
+    same name in it, or beside them.
 
     Raises:
         ConfigError: with every problem found.
@@ -38,6 +41,10 @@ def load(path: Path) -> Config:
         raise ConfigError([f"{path}: must be a mapping of sections; `modelwatch init` prints a commented one"])
     problems: list[str] = []
     references: dict[str, str] = {}
+    if checks:
+        names = {one.get("name") for one in checks}
+        there = raw.get("checks") or []
+        raw["checks"] = [one for one in there if not (isinstance(one, dict) and one.get("name") in names)] + list(checks)
     raw = _resolve(raw, path, "", problems, references)
     problems += [
         f"{path}: {where}: a secret does not stand in the config file; point to it with ${{env:NAME}} or ${{file:PATH}}"
@@ -128,6 +135,10 @@ def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     grafana = raw.get("grafana")
     if isinstance(grafana, dict):
         yield "grafana.token", grafana.get("token")
+    webhooks = raw.get("webhooks")
+    for i, one in enumerate(webhooks if isinstance(webhooks, list) else ()):
+        if isinstance(one, dict):
+            yield f"webhooks.{i}.secret", one.get("secret")
     export = raw.get("export")
     otlp = export.get("otlp") if isinstance(export, dict) else None
     headers = otlp.get("headers") if isinstance(otlp, dict) else None
@@ -167,6 +178,8 @@ def _problems(file: Path, error: ValidationError, references: Mapping[str, str])
             continue  # a reference that could not be resolved has been reported already
         if where in references:  # what it points to may be a secret
             message, shown = message.replace(str(shown), references[where]), references[where]
+        elif where.rpartition(".")[2] in SECRETS:  # one that stands in the file, which has been reported
+            shown = None
         value = "" if isinstance(shown, (dict, list, BaseModel)) or shown is None else f" ({str(shown)[:80]!r})"
         for line in message.splitlines():
             # A rule over several keys names its own path.
@@ -193,6 +206,7 @@ def _anchored(config: Config, folder: Path) -> Config:
                 }
             ),
             "encoder": config.encoder.model_copy(update={"path": at(config.encoder.path)}),
+            "webhooks": tuple(w.model_copy(update={"ca_file": at(w.ca_file)}) for w in config.webhooks),
             "prices": config.prices.model_copy(update={"file": at(config.prices.file)}),
             "sources": tuple(s.anchored(folder) for s in config.sources),
             "checks": tuple(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monitor.config import Check, Config, EncoderConfig, Listener, MaskingConfig, ModelConfig, Otlp, PricesConfig, Server
     from monitor.recordrules.config import RecordRule
     from monitor.serving import Flagged
+    from monitor.webhooks.config import Webhook
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Sound:
     budgets: Mapping[int, BudgetConfig] = field(default_factory=dict)
     flagged: Mapping[int, Flagged] = field(default_factory=dict)
     record_rules: Mapping[int, RecordRule] = field(default_factory=dict)
+    webhooks: Mapping[int, Webhook] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config) -> Sound:
@@ -66,6 +68,7 @@ class Sound:
             budgets=dict(enumerate(config.budgets)),
             flagged=dict(enumerate(config.slo.flagged)),
             record_rules=dict(enumerate(config.record_rules)),
+            webhooks=dict(enumerate(config.webhooks)),
         )
 
     @classmethod
@@ -119,6 +122,7 @@ class Sound:
             budgets=sound("budgets"),
             flagged=flagged,
             record_rules=sound("record_rules"),
+            webhooks=sound("webhooks"),
         )
 
 
@@ -144,8 +148,12 @@ def problems(sound: Sound) -> Iterator[str]:
     yield from _overspent(sound)
     yield from _not_counted(sound, models)
     from monitor.recordrules import config as recordrules
+    from monitor.webhooks import config as webhooks
 
     yield from recordrules.problems(sound.record_rules, sound.checks, models, sound.masking)
+    if sound.names is not None:
+        names = [one.name for section in (sound.checks, sound.record_rules) for one in section.values()]
+        yield from webhooks.problems(sound.webhooks, sound.names, names)
 
 
 def _cannot_judge(check: Check, sound: Sound) -> Iterator[str]:
@@ -256,6 +264,7 @@ def missing(sound: Sound, folder: Path) -> Iterator[tuple[str, Path]]:
     for name, listener in listeners.items():
         if listener is not None and listener.tls:
             files += [(f"{name}.tls.cert_file", listener.tls.cert_file), (f"{name}.tls.key_file", listener.tls.key_file)]
+    files += [(f"webhooks.{i}.ca_file", one.ca_file) for i, one in sound.webhooks.items()]
     files += [(f"checks.{i}.reference.file", c.reference.file) for i, c in sound.checks.items() if c.reference]
     for where, path in files:
         # What is a reference still could not be resolved, and has been reported.
