@@ -6,17 +6,19 @@ page that is true. A check without a verdict yet has no series.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from detectors.contract import Part
-from monitor.metrics import Spec
+from monitor.family import Spec, label
 from monitor.thresholds import Rate
 
 ERROR_METRICS = frozenset({"mae", "rmse", "mape", "smape", "bias", "log_loss", "brier", "ece"})
@@ -51,6 +53,7 @@ SPECS = {
         Spec("modelwatch_window_records", "gauge", "Rows compared", ("model", "check", "slice", "side")),
         Spec("modelwatch_window_end_timestamp_seconds", "gauge", "End of the window", ("model", "check", "slice")),
         Spec("modelwatch_feature_reading", "gauge", "Largest parts of it", ("model", "check", "slice", "feature")),
+        Spec("modelwatch_features_not_shown", "gauge", "Parts beyond top_features", ("model", "check", "slice")),
         Spec("modelwatch_incidents_open", "gauge", "Open incidents", ("model", "check")),
         Spec("modelwatch_quality_ratio", "gauge", "Quality, 1 is best", ("model", "check", "slice", "metric")),
         Spec("modelwatch_quality_error", "gauge", "Error, 0 is best", ("model", "check", "slice", "metric")),
@@ -86,12 +89,15 @@ class Standing:
 class Board(Collector):
     """All standings. The runner puts them, the exposition collects them."""
 
-    def __init__(self, *, max_series: int, top_features: int) -> None:
+    def __init__(
+        self, *, max_series: int, top_features: int, beyond: Callable[[str, int], None] = lambda metric, count: None
+    ) -> None:
+        """`beyond` is told of series that are left out: of which metric, and how many, at every scrape."""
+        self._beyond = beyond
         self._lock = threading.Lock()
         self._standings: dict[tuple[str, str], Standing] = {}
         self._max_series = max_series
         self._top = top_features
-        self.parts_dropped = 0
 
     def put(self, standing: Standing) -> None:
         with self._lock:
@@ -115,14 +121,14 @@ class Board(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         families = self._empty()
         size = dict.fromkeys(families, 0)
-        self.parts_dropped = 0
+        dropped: Counter[str] = Counter()
 
         def add(name: str, labels: tuple[str, ...], value: float | None) -> None:
-            if value is None:
+            if value is None or math.isnan(value):
                 return
             # Firing is exempt from the limit: a page must not depend on how many other checks there are.
             if size[name] >= self._max_series and name != "modelwatch_firing":
-                self.parts_dropped += 1
+                dropped[name] += 1
                 return
             size[name] += 1
             families[name].add_metric(labels, value)
@@ -130,9 +136,9 @@ class Board(Collector):
         opened: Counter[tuple[str, str]] = Counter()
         read: Counter[tuple[str, str]] = Counter()
         for s in self.standings():
-            key = (s.model, s.check, s.slice)
+            key = (s.model, s.check, label(s.slice))
             add("modelwatch_firing", (*key, s.severity, s.owner), float(s.firing))
-            add("modelwatch_reading", (s.model, s.check, s.detector, s.slice), s.value)
+            add("modelwatch_reading", (s.model, s.check, s.detector, key[2]), s.value)
             add("modelwatch_reading_lower_bound", key, s.interval[0])
             add("modelwatch_reading_upper_bound", key, s.interval[1])
             for bound, value in zip(("lower", "upper"), s.bounds, strict=True):
@@ -148,10 +154,13 @@ class Board(Collector):
                 add("modelwatch_window_records", (*key, "reference"), s.n_reference)
             opened[s.model, s.check] += s.open_incidents
             read[s.model, s.check] += 1
-            once = {part.name: part for part in reversed(s.parts)}  # a series twice would spoil the page
-            for part in [p for p in s.parts if once[p.name] is p][: self._top]:
-                add("modelwatch_feature_reading", (*key, part.name), part.value)
-            self.parts_dropped += max(0, len(s.parts) - self._top)
+            once: dict[str, Part] = {}
+            for part in s.parts:
+                once.setdefault(part.name, part)  # a series twice would spoil the page
+            for part in islice(once.values(), self._top):
+                add("modelwatch_feature_reading", (*key, label(part.name)), part.value)
+            if once:
+                add("modelwatch_features_not_shown", key, max(0, len(once) - self._top))
             for name, value in s.metrics.items():
                 if name == COVERAGE:
                     add("modelwatch_quality_label_coverage_ratio", key, value)
@@ -163,6 +172,8 @@ class Board(Collector):
             add("modelwatch_incidents_open", check, count)
         for check, count in read.items():
             add("modelwatch_slices", check, count)
+        for name, count in dropped.items():
+            self._beyond(name, count)
         yield from families.values()
 
     @staticmethod

@@ -6,81 +6,38 @@ Readings and verdicts are exported by `monitor.board`. Label values come from sm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-OTHER = "__other__"
+from monitor.family import OTHER as OTHER
+from monitor.family import Family, Known
+from monitor.family import Spec as Spec
+
 LATENCY = tuple(0.01 * 2**n for n in range(14))  # OpenTelemetry's ladder: 0.01 .. 81.92 s
 LAG = (1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0, 604800.0)
 SCORES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)  # as OpenTelemetry's conventions have it
 CONTEXT = (0.01, 0.05, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+MOST_EDGES = 50  # of the histogram of scores beside its own: each is a series for every model and detector
 EXEMPLAR_CHARACTERS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One metric as it is documented in monitor/README.md."""
-
-    name: str
-    kind: str
-    about: str
-    labels: tuple[str, ...] = ()
-
-
-class Family:
-    """A prometheus-client metric with a limit on its label sets."""
-
-    def __init__(self, metric: Any, spec: Spec, limit: int, overflow: Counter) -> None:
-        self._metric = metric
-        self._limit = limit
-        self._overflow = overflow.labels(spec.name)
-        self._children: dict[tuple[str, ...], Any] = {}
-        self.spec = spec
-
-    def labels(self, *values: str) -> Any:
-        if (child := self._children.get(values)) is not None:
-            return child
-        if len(self._children) < self._limit:
-            return self._children.setdefault(values, self._metric.labels(*values))
-        self._overflow.inc()
-        if self.spec.kind == "gauge":
-            return _Nowhere()
-        other = (OTHER,) * len(values)
-        return self._children.get(other) or self._children.setdefault(other, self._metric.labels(*other))
-
-    def forget(self, **labels: str) -> None:
-        """Remove every series with these label values: its model or check is gone from the config."""
-        places = {self.spec.labels.index(name): value for name, value in labels.items() if name in self.spec.labels}
-        if len(places) < len(labels):
-            return
-        for values in [v for v in self._children if all(v[i] == want for i, want in places.items())]:
-            del self._children[values]
-            self._metric.remove(*values)
-
-
-class _Nowhere:
-    def set(self, value: float) -> None:
-        """A gauge beyond the limit is not exported."""
-
-    def inc(self, amount: float = 1) -> None:
-        """As `set`."""
-
-    dec = inc
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/+=-]+")
 
 
 class Metrics:
     """All self-metrics on one registry. Attributes are grouped as in the catalogue."""
 
-    def __init__(self, registry: CollectorRegistry, *, max_series: int = 1000) -> None:
+    def __init__(self, registry: CollectorRegistry, *, max_series: int = 1000, score_edges: Iterable[float] = ()) -> None:
+        """`score_edges`: thresholds that scores are held to; each is a bucket's edge."""
         self.registry = registry
         self.specs: dict[str, Spec] = {}
         self.families: list[Family] = []
         self._limit = max_series
+        self._known: Known | None = None
         self._overflow = self._plain(
             Counter, "modelwatch_exporter_overflow_total", "Label sets beyond the limit of their metric", ("metric",)
         )
@@ -188,7 +145,8 @@ class Metrics:
         self.out_of_memory = self._gauge(
             "modelwatch_device_out_of_memory_batches", "Batches the device had no memory for since the scorer started"
         )
-        self.score = self._histogram("modelwatch_detector_score_ratio", "Scores", ("model", "detector"), SCORES)
+        self._edges = _edges(score_edges)
+        self.score = self._scores()
         self.scoring_duration = self._histogram(
             "modelwatch_detector_batch_duration_seconds", "Time of a scoring batch", (), LATENCY
         )
@@ -265,6 +223,27 @@ class Metrics:
         for family in self.families:
             family.forget(**labels)
 
+    def only(self, known: Known) -> None:
+        """Series of what is not known go, and do not come back."""
+        self._known = known
+        for family in self.families:
+            family.only(known)
+
+    def hold_scores_to(self, score_edges: Iterable[float]) -> None:
+        """Where thresholds are others than before, the histogram of scores begins anew: buckets cannot be told apart later."""
+        if (edges := _edges(score_edges)) != self._edges:
+            self._edges = edges
+            self.families.remove(self.score)
+            self.registry.unregister(self.score.metric)
+            self.score = self._scores()
+
+    def beyond(self, metric: str, count: int = 1) -> None:
+        """So many series of a metric were left out of a page."""
+        self._overflow.labels(metric).inc(count)
+
+    def _scores(self) -> Any:
+        return self._histogram("modelwatch_detector_score_ratio", "Scores", ("model", "detector"), self._edges)
+
     def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Any:
         return self._family(Counter, name, about, tuple(labels))
 
@@ -279,6 +258,8 @@ class Metrics:
         if not labels:
             return metric
         family = Family(metric, self.specs[name], self._limit, self._overflow)
+        if self._known is not None:
+            family.only(self._known)
         self.families.append(family)
         return family
 
@@ -287,8 +268,14 @@ class Metrics:
         return kind(name, about, labels, registry=self.registry, **more)
 
 
+def _edges(thresholds: Iterable[float]) -> tuple[float, ...]:
+    found = sorted({*thresholds} - {*SCORES})
+    return tuple(sorted({*SCORES, *(edge for edge in found[:MOST_EDGES] if math.isfinite(edge))}))
+
+
 def exemplar(keys: Mapping[str, str | None]) -> dict[str, str] | None:
-    """Labels fit for an exemplar, or None. prometheus-client raises on a long one after it has counted half of it."""
+    """Labels fit for an exemplar, or None. prometheus-client raises on a long one after it has counted half of it, and not every
+    reader of the format takes quotes in one; an id that has any leads nowhere."""
     labels = {name: value for name, value in keys.items() if value}
     size = sum(len(n) + len(v) for n, v in labels.items())
-    return labels if labels and size <= EXEMPLAR_CHARACTERS else None
+    return labels if labels and size <= EXEMPLAR_CHARACTERS and all(map(_PLAIN.fullmatch, labels.values())) else None

@@ -9,6 +9,7 @@ import orjson
 from detectors import registry
 from detectors.contract import RowDetector, Score, Worse, settings_hash
 from monitor.config import Config
+from monitor.family import Known
 from monitor.helpers import DetectorSpec
 
 
@@ -53,3 +54,25 @@ def row_checks(config: Config) -> dict[str, list[RowCheck]]:
             one = RowCheck(check.detector, check.settings)
             found.setdefault(check.model, {})[one.hash] = one
     return {model: list(checks.values()) for model, checks in found.items()}
+
+
+def score_edges(config: Config) -> frozenset[float]:
+    """Where scores are flagged, and where rules on single records look."""
+    found: set[float] = set()
+    for check in config.checks:
+        detector = registry.load(check.detector)
+        if registry.is_row(detector):
+            found.add(flagging(detector, check.settings)[0] if check.flag is None else check.flag)
+    for rule in config.record_rules:
+        found |= {edge for edge in (rule.at_least, rule.at_most) if edge is not None}
+    return frozenset(found)
+
+
+def known(config: Config) -> Known:
+    """Whose series there may be."""
+    rules = {rule.name for rule in config.record_rules}
+    return Known(
+        frozenset(model.name for model in config.models),
+        frozenset(check.name for check in config.checks) | rules,
+        frozenset((check.model, getattr(registry.load(check.detector), "name", check.detector)) for check in config.checks),
+    )

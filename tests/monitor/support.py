@@ -141,7 +141,9 @@ class World:
     def open(self) -> None:
         config, clock = self.config, self.clock
         self.metrics = Metrics(CollectorRegistry(), max_series=config.metrics.max_series)
-        self.board = Board(max_series=config.metrics.max_series, top_features=config.metrics.top_features)
+        self.board = Board(
+            max_series=config.metrics.max_series, top_features=config.metrics.top_features, beyond=self.metrics.beyond
+        )
         self.scorer = InProcess(helpers.scorer({"device": "cpu"}))
         self.worker = InProcess(helpers.worker({}))
         self.store = Store(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.contract import Part
 from monitor.board import SPECS, Board, Standing
@@ -70,8 +72,8 @@ def test_a_standing_shows_all_that_is_known_and_nothing_else(board: Board) -> No
         'modelwatch_quality_error{check="drift",metric="mae",model="houses",slice="all"}': 2.0,
         'modelwatch_quality_ratio{check="drift",metric="f1",model="houses",slice="all"}': 0.5,
         f"modelwatch_quality_label_coverage_ratio{{{labels}}}": 0.75,
+        f"modelwatch_features_not_shown{{{labels}}}": 1.0,
     }
-    assert board.parts_dropped == 1
 
 
 def test_a_window_that_could_not_be_read_keeps_firing_without_a_value(board: Board) -> None:
@@ -104,3 +106,37 @@ def test_a_check_that_is_gone_takes_its_series_with_it(board: Board) -> None:
     assert not [name for name in series(board) if "goes" in name]
     assert board.get("stays") is not None
     assert board.get("goes", "north") is None
+
+
+def test_of_a_hundred_thousand_features_the_largest_are_shown_and_the_rest_is_counted() -> None:
+    board = Board(max_series=1000, top_features=20)
+    board.put(standing(parts=tuple(Part(f"f{i}", "ks", value=1 / (i + 1)) for i in range(100_000))))
+    found = series(board)
+    assert sum(name.startswith("modelwatch_feature_reading{") for name in found) == 20
+    assert found['modelwatch_features_not_shown{check="drift",model="houses",slice="all"}'] == 99_980
+
+
+def test_series_beyond_the_limit_are_counted_at_each_scrape() -> None:
+    beyond: Counter[str] = Counter()
+    board = Board(max_series=10, top_features=2, beyond=lambda metric, count: beyond.update({metric: count}))
+    for i in range(30):
+        board.put(standing(f"c{i:02d}", value=1.0))
+    series(board)
+    series(board)
+    assert beyond["modelwatch_reading"] == 40
+    assert beyond["modelwatch_firing"] == 0
+
+
+@pytest.mark.parametrize("hostile", ('a"b', "a\nb", "a\\", "\N{FIRE}", "x" * 10_000, "\ud800", "", "{}=,"))
+def test_a_feature_or_slice_of_any_name_leaves_a_page_that_can_be_read(board: Board, hostile: str) -> None:
+    board.put(standing(slice=hostile, value=1.0, parts=(Part(hostile, "ks", value=0.5), Part(hostile + "x", "ks", value=0.4))))
+    families = list(text_string_to_metric_families(page(board)))
+    found = {s.labels["feature"]: s for family in families for s in family.samples if "feature" in s.labels}
+    assert sorted(s.value for s in found.values()) == [0.4, 0.5]
+    assert all(len(s.labels["slice"]) <= 200 and len(name) <= 200 for name, s in found.items())
+
+
+def test_what_is_no_number_is_not_exported(board: Board) -> None:
+    board.put(standing(value=float("nan"), interval=(float("nan"), 1.0), metrics={"mae": float("nan")}))
+    assert not [value for value in series(board).values() if value != value]
+    assert "modelwatch_reading_upper_bound" in page(board)
