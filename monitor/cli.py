@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import compare, configfile, estimate, evaluate, log, modelscommand, reportclient
+from monitor import backtest, compare, configfile, estimate, evaluate, log, modelscommand, reportclient, rulescommand
+from monitor.allocator import return_large_blocks
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_to(commands)
     return parser
 
+    backtest.add_to(commands)
+    rulescommand.add_to(commands)
 
 def _complain(*lines: str) -> int:
     for line in lines:

@@ -6,13 +6,13 @@ The daemon does nothing with it but check it: `modelwatch rules render` (`render
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from monitor.genai.errorclass import ErrorClass
 from monitor.section import Name, Section
 
-ErrorClass = Literal["timeout", "server", "rate_limit", "auth", "content_filter", "other"]
 MetricName = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=200)]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=200)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
