@@ -125,6 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from monitor.app import App  # only the daemon needs what this imports
 
     log.configure()
+    return_large_blocks()
     app = App(arguments.config)
     log.configure(app.config.log_level)
     open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
