@@ -21,6 +21,7 @@ from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
 from monitor.errors import ConfigError, ModelwatchError, StoreError
 from monitor.grafana import command as grafana
+from monitor.maintenance import command as maintenance
 from monitor.notify import READY, STOPPING, notify, reloading
 
 STOP_SECONDS = 20.0
@@ -76,16 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--ca-file", type=Path, default=None, help="who may have signed the daemon's certificate")
     ingest.set_defaults(do=_ingest)
     letterbox.add_to(commands)
+    maintenance.add_to(commands)
     grafana.add_to(commands)
     reportclient.add_to(commands)
+    exportdataset.add_to(commands)
     evaluate.add_to(commands)
     modelscommand.add_to(commands)
     compare.add_to(commands)
     estimate.add_to(commands)
-    return parser
-
     backtest.add_to(commands)
     rulescommand.add_to(commands)
+    return parser
+
 
 def _complain(*lines: str) -> int:
     for line in lines:
@@ -94,16 +97,18 @@ def _complain(*lines: str) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from monitor import thresholds  # imports more than the other commands need
+    from monitor import external, thresholds  # imports more than the other commands need
     from monitor.budgets.config import lines as budgeted
     from monitor.judging import forecast
 
     found = configfile.load(arguments.config)
-    for line in thresholds.warnings(found):
+    for line in (*thresholds.warnings(found), *external.warnings(found)):
         print(f"modelwatch: {arguments.config}: warning: {line}", file=sys.stderr)
     for line in (*forecast.lines(found), *budgeted(found.budgets)):
         print(f"{arguments.config}: {line}")
     print(f"{arguments.config}: ok, {len(found.models)} models, {len(found.checks)} checks, {len(found.sources)} sources")
+    if found.checks:
+        print(f"how often each would have fired: modelwatch backtest --config {arguments.config} --check NAME --from TIME")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -47,7 +48,7 @@ class Freezes:
                 "ORDER BY seen NULLS FIRST, event_time, value",
                 list(after),
             )
-        news = [row for row in rows if self._violates(model, row)]
+        news = self._violations(model, rows)
         if news:
             self._record(model, news)
         self._looked[model] = at
@@ -61,16 +62,19 @@ class Freezes:
             return 0
         return sum(1 for when, _, freeze in self._found.get(model, ()) if freeze == name and span[0] <= when < span[1])
 
-    def _violates(self, model: str, row: dict[str, Any]) -> bool:
-        freeze = self._book.covering("freeze", model, row["event_time"])
-        if freeze is None:
-            return False
-        known = self._found.setdefault(model, [])
-        announced = row["seen"] is not None and any(f == freeze and v == f"deployed {row['seen']}" for _, v, f in known)
-        if announced or any(w == row["event_time"] and v == row["value"] for w, v, _ in known):
-            return False
-        row["previous"] = freeze
-        return True
+    def _violations(self, model: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of `rows`, in which what was announced stands before what was seen, that are not recorded yet."""
+        known, news = list(self._found.get(model, ())), []
+        for row in rows:
+            when, what = row["event_time"], row["value"]
+            freeze = self._book.covering("freeze", model, when)
+            if freeze is None or any(w == when and v == what for w, v, _ in known):
+                continue
+            if row["seen"] is not None and any(f == freeze and v == f"deployed {row['seen']}" for _, v, f in known):
+                continue
+            known.append((when, what, freeze))
+            news.append({**row, "previous": freeze})
+        return news
 
     def _record(self, model: str, rows: list[dict[str, Any]]) -> None:
         def work(transaction: Transaction) -> None:

@@ -68,10 +68,18 @@ class AdminClient:
             if answer["next"] is None or limit == 0:
                 return
 
-    def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def read(self, path: str) -> dict[str, Any]:
+        """What is there.
+
+        Raises:
+            AdminError: see there.
+        """
+        return self.ask(path, None)
+
+    def ask(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                response = self._http.post(self._url + path, json=body)
+                response = self._http.get(self._url + path) if body is None else self._http.post(self._url + path, json=body)
             except httpx.ConnectError as exc:
                 raise AdminError(f"{self._url}: {_why(exc)}") from exc
             except httpx.HTTPError as exc:
