@@ -2,13 +2,14 @@
 
 Grafana's importer of Prometheus rules shows the way (pkg/services/ngalert/prom/query.go): the query as it is, then whether there
 is any result at all, since in Prometheus a series that comes back is an alert whatever its value. What a recording rule would
-make is put in as the expression it stands for. Where that cannot be done, as a rule picks among such series by label, and where a
-template asks Prometheus a question, the rule is `left_out`.
+make is put in as the expression it stands for; where that cannot be done, as a rule picks among such series by label, it is
+`left_out`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,16 @@ INTERVAL_SECONDS = 60
 LOOKBACK_SECONDS = 600
 MOST_UID = 40
 RECORDED = re.compile(r"(?<![\w:])[a-zA-Z_]\w*(?::\w+)+(?![\w:])")
-DAEMON_URL = re.compile(r'\{\{-?\s*with query "modelwatch_external_url_info"\s*-?\}\}.*?\{\{-?\s*end\s*-?\}\}')
+DAEMON_URL = re.compile(
+    r'\{\{-?\s*with query "[^"{}]*\bmodelwatch_external_url_info\b[^"{}]*"\s*-?\}\}'
+    r'\{\{-?\s*\. \| first \| label "url"\s*-?\}\}\{\{-?\s*end\s*-?\}\}'
+)
 ACTION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+QUESTION = re.compile(
+    r"\{\{-?\s*with\b(?:(?!\}\}).)*\bquery\b(?:(?!\}\}).)*\}\}(?:(?!\{\{-?\s*(?:else|end)\b).)*"
+    r"(?:\{\{-?\s*else\s*-?\}\}(?P<other>(?:(?!\{\{-?\s*end\b).)*))?\{\{-?\s*end\s*-?\}\}",
+    re.DOTALL,
+)
 
 
 class NotConvertible(Exception):
@@ -39,7 +48,7 @@ class Converted:
 def convert(groups: Iterable[Mapping[str, Any]], *, datasource: str, folder: str, external_url: str) -> Converted:
     """`groups`: those of rule files. `datasource` and `folder` are uids. Alerts of one name get a number each."""
     groups = list(groups)
-    records = {rule["record"]: str(rule["expr"]) for group in groups for rule in group["rules"] if "record" in rule}
+    records = recorded(groups)
     found, titles = Converted(), set[str]()
     for group in groups:
         rules = []
@@ -59,6 +68,17 @@ def convert(groups: Iterable[Mapping[str, Any]], *, datasource: str, folder: str
             found.groups.append(
                 {"title": group["name"], "folderUid": folder, "interval": _interval(group.get("interval")), "rules": rules}
             )
+    return found
+
+
+def recorded(groups: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What each recorded series stands for: of several rules of one name all that any of them gives, with the labels they add."""
+    found: dict[str, str] = {}
+    for rule in (rule for group in groups for rule in group["rules"] if "record" in rule):
+        expr = str(rule["expr"]).strip()
+        for name, value in rule.get("labels", {}).items():
+            expr = f'label_replace({expr}, "{name}", {json.dumps(str(value))}, "", "")'
+        found[rule["record"]] = f"({found[rule['record']]}) or ({expr})" if rule["record"] in found else expr
     return found
 
 
@@ -120,39 +140,42 @@ def inlined(expr: str, records: Mapping[str, str], seen: tuple[str, ...] = ()) -
     """The expression with recorded series as what they stand for.
 
     Raises:
-        NotConvertible: it picks some of them by label, or nobody records them.
+        NotConvertible: it picks some of them by label, or asks for Prometheus' own alerts.
 
     >>> inlined("a:b:sum > 1 and avg_over_time(a:b:sum[1h]) > 2", {"a:b:sum": "sum(x)"})
     '(sum(x)) > 1 and avg_over_time((sum(x))[1h:1m]) > 2'
     """
+    if re.search(r"\bALERTS(_FOR_STATE)?\b", expr):
+        raise NotConvertible("it asks for Prometheus' own alerts")
     parts, last = [], 0
     quoted = [match.span() for match in re.finditer(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|#[^\n]*', expr)]
     for match in RECORDED.finditer(expr):
         if any(start <= match.start() < end for start, end in quoted):
             continue
         name, end = match[0], match.end()
-        if name not in records or name in seen:
-            raise NotConvertible(f"nobody records {name}")
+        if name not in records:
+            continue  # of somebody else, such as vLLM
+        if name in seen:
+            raise NotConvertible(f"{name} is made of itself")
         if re.match(r"\s*\{", expr[end:]):
             raise NotConvertible(f"it picks some of the series of the recording rule {name}")
         ranged = re.match(r"\s*\[\s*(\w+)\s*\]", expr[end:])
-        parts += [expr[last : match.start()], f"({inlined(records[name].strip(), records, (*seen, name))})"]
-        last = end
+        before = re.match(r"\s*offset\s+(-?\w+)", expr[end:])
+        inner = f"({inlined(records[name].strip(), records, (*seen, name))})"
         if ranged:
-            parts.append(f"[{ranged[1]}:1m]")
-            last += ranged.end()
+            inner += f"[{ranged[1]}:1m]"
+        elif before:  # of an instant: only a range of an expression may lie in the past
+            inner = f"last_over_time({inner}[5m:1m] offset {before[1]})"
+        parts += [expr[last : match.start()], inner]
+        last = end + sum(found.end() for found in (ranged or before,) if found)
     return "".join([*parts, expr[last:]])
 
 
 def _template(text: str, external_url: str) -> str:
-    """In Grafana `$value` is all values as a text; the number is that of the query.
-
-    Raises:
-        NotConvertible: it asks Prometheus a question.
-    """
+    """In Grafana `$value` is all values as a text; the number is that of the query. What asks Prometheus a question there is as
+    if nothing had come back, but for the address of the daemon."""
     text = DAEMON_URL.sub(lambda match: external_url, text)
-    if any(re.search(r"\bquery\b", action) for action in ACTION.findall(text)):
-        raise NotConvertible("a template of it asks Prometheus a question")
+    text = QUESTION.sub(lambda match: match["other"] or "", text)
     return ACTION.sub(lambda match: re.sub(r"\$value\b", f"$values.{QUERY}.Value", match[0]), text)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from monitor import data, external
+from monitor import data, external, rendering
 from monitor.errors import ModelwatchError
 from monitor.grafana import alerts
 from monitor.grafana.config import Datasource, Folder
@@ -56,7 +56,7 @@ def of(config: Config, *, force: bool = False) -> Wanted:
     found = alerts.Converted()
     if one.alerts:
         assert one.datasource is not None, "the config has seen to it"
-        found = alerts.convert(rules(), datasource=one.datasource.uid, folder=one.folder.uid, external_url=link)
+        found = alerts.convert(rules(config), datasource=one.datasource.uid, folder=one.folder.uid, external_url=link)
     return Wanted(
         one.folder,
         datasource(one.datasource, link) if one.datasource is not None else None,
@@ -67,10 +67,12 @@ def of(config: Config, *, force: bool = False) -> Wanted:
     )
 
 
-def rules() -> list[Mapping[str, Any]]:
-    """The groups of the rule files that travel with the program."""
-    files = sorted(data.folder("rules").glob("*.rules.yml"))
-    return [group for path in files for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+def rules(config: Config) -> list[Mapping[str, Any]]:
+    """The groups of the rule files as the config has them, with links to its Grafana."""
+    assert config.grafana is not None
+    here = config.rules.model_copy(update={"grafana_url": config.grafana.url})
+    files = rendering.render(config.model_copy(update={"rules": here}), data.folder("rules"))
+    return [group for text in files.values() for group in yaml.safe_load(text)["groups"]]
 
 
 def dashboards(folder: Path) -> list[Dashboard]:
