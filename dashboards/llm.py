@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from dashboards.answers import ANSWERS
 from dashboards.frame import Row, dashboard, variable
-from dashboards.panel import CASES, RED_FROM_ONE, Panel
-from dashboards.promql import MODEL, TARGET, increase, largest, quantile, quantiles, rate, share
+from dashboards.judge import JUDGE
+from dashboards.panel import CASES, Panel
+from dashboards.promql import MODEL, increase, quantiles, rate, share
+from dashboards.spending import BUDGETS, SERVING
 
 LLM = f'{MODEL}, provider=~"$provider", llm_model=~"$llm_model"'
 WHO, BY = "{{model}} {{provider}} {{llm_model}}", "model, provider, llm_model"
-SCORES, EVALUATIONS = "modelwatch_detector_score_ratio", "modelwatch_detector_evaluations_total"
-SUPPORT = f'{MODEL}, detector=~"faithfulness|hallucination"'
-SAFETY = f'{MODEL}, detector=~"toxicity.*|pii|prompt_injection"'
-RELEVANCE = f'{MODEL}, detector=~".*_relevance"'
-RETRIEVAL = f'{MODEL}, detector="retrieval"'
 
 
 def _rate(what: str, by: str = BY) -> str:
@@ -139,188 +137,11 @@ TIME: Row = (
     ],
 )
 
-ANSWERS: Row = (
-    "Are the answers any good, and safe?",
-    [
-        Panel(
-            "flagged",
-            "Share of answers flagged",
-            "By each detector, of the answers it could tell of. Points beyond a check's bound open an incident.",
-            "percentunit",
-            [
-                (
-                    share(
-                        rate("modelwatch_detector_flagged_total", MODEL, "model, detector"),
-                        rate(EVALUATIONS, MODEL, "model, detector"),
-                    ),
-                    "{{model}} {{detector}}",
-                )
-            ],
-            links=[CASES],
-        ),
-        Panel(
-            "score",
-            "Scores",
-            "Median and 95th percentile of what each detector gave. Points are single answers, and lead to their traces.",
-            "percentunit",
-            quantiles(SCORES, MODEL, "model, detector", "{{model}} {{detector}}", (0.5, 0.95)),
-            exemplars=True,
-            links=[CASES],
-        ),
-        Panel(
-            "faithfulness",
-            "Faithfulness and hallucination",
-            "Median score of the detectors that read the claims of an answer against its passages.",
-            "percentunit",
-            [
-                (
-                    quantile(0.5, SCORES, SUPPORT, "model, detector"),
-                    "{{model}} {{detector}}",
-                )
-            ],
-            exemplars=True,
-            links=[CASES],
-        ),
-        Panel(
-            "safety",
-            "Safety",
-            "95th percentile of toxicity and its like: the worst twentieth of the answers.",
-            "percentunit",
-            [
-                (
-                    quantile(0.95, SCORES, SAFETY, "model, detector"),
-                    "{{model}} {{detector}}",
-                )
-            ],
-            exemplars=True,
-            links=[CASES],
-        ),
-        Panel(
-            "relevance",
-            "Relevance",
-            "Median of what the detectors of relevance gave.",
-            "percentunit",
-            [(quantile(0.5, SCORES, RELEVANCE, "model, detector"), "{{model}} {{detector}}")],
-            exemplars=True,
-            links=[CASES],
-        ),
-        Panel(
-            "retrieval",
-            "Retrieval",
-            "Readings of checks of retrieval: shares of empty answers, of irrelevant or unused passages, and precision.",
-            "short",
-            [
-                (
-                    largest("modelwatch_reading", RETRIEVAL, "model, check, slice"),
-                    "{{model}} {{check}} {{slice}}",
-                )
-            ],
-            links=[CASES],
-        ),
-        Panel(
-            "not-evaluable",
-            "Answers a detector could not tell of",
-            "By reason; they count for nothing, neither good nor bad.",
-            "cps",
-            [
-                (
-                    rate("modelwatch_detector_not_evaluable_total", MODEL, "model, detector, reason"),
-                    "{{model}} {{detector}} {{reason}}",
-                )
-            ],
-            stacked=True,
-        ),
-        Panel(
-            "traces",
-            "Traces",
-            "Settled: their calls were counted and their answers can be scored. Failed: their calls count one by one.",
-            "cps",
-            [
-                (rate("modelwatch_traces_settled_total", MODEL, "model"), "{{model}} settled"),
-                (rate("modelwatch_traces_failed_total", MODEL, "model"), "{{model}} failed"),
-            ],
-        ),
-    ],
-)
-
-JUDGE: Row = (
-    "What does the judge do, and what is left to it?",
-    [
-        Panel(
-            "judge-up",
-            "Judge away",
-            "1 after three failures in a row, until it answers.",
-            "short",
-            [(f"1 - min(modelwatch_judge_up{{{TARGET}}})", "away")],
-            "stat",
-            4,
-            8,
-            RED_FROM_ONE,
-        ),
-        Panel(
-            "judge-budget",
-            "Budget left",
-            "Share of the day's calls and money that is left. At 0 what is chosen is not evaluable until midnight.",
-            "percentunit",
-            [(f"min by (instance, kind) (modelwatch_judge_budget_left_ratio{{{TARGET}}})", "{{instance}} {{kind}}")],
-            width=8,
-        ),
-        Panel(
-            "judge-calls",
-            "Calls to the judge",
-            "By the LLM that is asked and what came of it: HTTP status, timeout, connection or cancelled.",
-            "reqps",
-            [(rate("modelwatch_judge_calls_total", TARGET, "llm_model, code"), "{{llm_model}} {{code}}")],
-        ),
-        Panel(
-            "judge-cost",
-            "Cost of the judge",
-            "USD an hour, by its tokens and price; 0 where the price is not known.",
-            "currencyUSD",
-            [(f"{rate('modelwatch_judge_cost_usd_total', TARGET, 'llm_model')} * 3600", "{{llm_model}}")],
-        ),
-        Panel(
-            "judge-tokens",
-            "Tokens of the judge",
-            "As its endpoint reports them, else estimated.",
-            "short",
-            [
-                (rate("modelwatch_judge_input_tokens_total", TARGET, "llm_model"), "{{llm_model}} in"),
-                (rate("modelwatch_judge_output_tokens_total", TARGET, "llm_model"), "{{llm_model}} out"),
-            ],
-        ),
-        Panel(
-            "judge-selected",
-            "Answers chosen to be judged",
-            "sampled: by the rate of the check; escalated: a local detector was unsure of them.",
-            "cps",
-            [(rate("modelwatch_judge_selected_total", MODEL, "model, metric, why"), "{{model}} {{metric}} {{why}}")],
-            stacked=True,
-        ),
-        Panel(
-            "judge-waits",
-            "Waits for the judge",
-            "Records that wait, and scores that were put off to be tried again, by reason.",
-            "short",
-            [
-                (f'sum(modelwatch_queue_records{{{TARGET}, queue="judging"}})', "waiting"),
-                (increase("modelwatch_judge_put_off_total", TARGET, "reason"), "put off: {{reason}}"),
-            ],
-        ),
-        Panel(
-            "judge-duration",
-            "Time of a score by the judge",
-            "All calls of one score together.",
-            "s",
-            quantiles("modelwatch_judge_score_duration_seconds", TARGET),
-        ),
-    ],
-)
 
 LLM_DASHBOARD = dashboard(
     "modelwatch-llm",
     "Tokens, cost, latency, errors, safety, faithfulness, and the judge.",
-    [TRAFFIC, MONEY, TIME, ANSWERS, JUDGE],
+    [TRAFFIC, MONEY, BUDGETS, TIME, ANSWERS, SERVING, JUDGE],
     [
         variable("provider", f"label_values(modelwatch_llm_requests_total{{{MODEL}}}, provider)"),
         variable("llm_model", f'label_values(modelwatch_llm_requests_total{{{MODEL}, provider=~"$provider"}}, llm_model)'),

@@ -158,7 +158,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Records from the JSON API, newest first. `path` is asked of the daemon; `rows` names the list in its answer."""
+    """Records from the JSON API, newest first. `path` is asked of the daemon; `rows` leads to the list in its answer."""
 
     name: str
     title: str

@@ -9,6 +9,7 @@ TARGET = 'job=~"$job", instance=~"$instance"'
 MODEL = f'{TARGET}, model=~"$model"'
 CHECK = f'{MODEL}, check=~"$check"'
 WINDOW = "[$__rate_interval]"
+HERE = "{{instance}}"
 
 
 def rate(metric: str, where: str, by: str = "") -> str:
@@ -53,3 +54,8 @@ def age(metric: str, where: str, by: str = "") -> str:
 
 def _sum(by: str) -> str:
     return f"sum by ({by})" if by else "sum"
+
+
+def by_instance(metric: str, reduce: str = "max") -> str:
+    """A gauge of each daemon."""
+    return f"{reduce} by (instance) ({metric}{{{TARGET}}})"

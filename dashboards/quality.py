@@ -11,6 +11,11 @@ BY_SLICE = "model, check, slice"
 ALL, PARTS = f'{CHECK}, slice="all"', f'{CHECK}, slice!="all"'
 UPPER, LOWER = f'{CHECK}, bound="upper"', f'{CHECK}, bound="lower"'
 
+
+def _quality(kind: str) -> str:
+    return largest(f"modelwatch_quality_{kind}", CHECK, f"{BY_SLICE}, metric")
+
+
 READINGS: Row = (
     "Is a model beyond its thresholds?",
     [
@@ -80,7 +85,7 @@ READINGS: Row = (
             "incidents",
             "Incidents",
             "The page of an incident has its evidence: readings over time, ranked features, worst records, SQL.",
-            "/v1/incidents?limit=200",
+            "/v1/incidents?limit=200&model=${model:csv}",
             "incidents",
             [
                 Column("model", "model"),
@@ -88,8 +93,12 @@ READINGS: Row = (
                 Column("slice", "slice"),
                 Column("state", "state"),
                 Column("severity", "severity"),
-                Column("opened_at", "opened", "timestamp"),
+                Column("owner", "owner"),
+                Column("opened", "opened", "timestamp", unit="dateTimeAsIso"),
+                Column("resolved", "resolved", "timestamp", unit="dateTimeAsIso"),
                 Column("value", "reading", "number", unit="short"),
+                Column("lower", "lower bound", "number", unit="short"),
+                Column("upper", "upper bound", "number", unit="short"),
                 Column("incident_id", "incident", link=Link("Incident", "/incidents/${__value.raw}")),
             ],
         ),
@@ -139,18 +148,24 @@ QUALITY_ROW: Row = (
     [
         Panel(
             "quality",
-            "Quality, realised",
-            "From labels, however late: 1 is best.",
+            "Quality, estimated and realised",
+            "Realised from labels, however late; estimated before they come. 1 is best. Where they part, concepts drift.",
             "percentunit",
-            [(largest("modelwatch_quality_ratio", CHECK, "model, check, slice, metric"), f"{WHO} {{{{metric}}}}")],
+            [
+                (_quality("ratio"), f"{WHO} {{{{metric}}}}"),
+                (_quality("estimated_ratio"), f"{WHO} {{{{metric}}}}, estimated"),
+            ],
             links=[CASES],
         ),
         Panel(
             "error",
-            "Error, realised",
-            "From labels, however late: 0 is best.",
+            "Error, estimated and realised",
+            "Realised from labels, however late; estimated before they come. 0 is best. Where they part, concepts drift.",
             "short",
-            [(largest("modelwatch_quality_error", CHECK, "model, check, slice, metric"), f"{WHO} {{{{metric}}}}")],
+            [
+                (_quality("error"), f"{WHO} {{{{metric}}}}"),
+                (_quality("estimated_error"), f"{WHO} {{{{metric}}}}, estimated"),
+            ],
             links=[CASES],
         ),
         Panel(

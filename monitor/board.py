@@ -22,7 +22,7 @@ from monitor.family import Spec, label
 from monitor.thresholds import Rate
 
 ERROR_METRICS = frozenset({"mae", "rmse", "mape", "smape", "bias", "log_loss", "brier", "ece"})
-COVERAGE = "label_coverage"
+COVERAGE, ESTIMATED = "label_coverage", "estimated_"
 RATIO_METRICS = frozenset(
     {
         "accuracy",
@@ -57,6 +57,8 @@ SPECS = {
         Spec("modelwatch_incidents_open", "gauge", "Open incidents", ("model", "check")),
         Spec("modelwatch_quality_ratio", "gauge", "Quality, 1 is best", ("model", "check", "slice", "metric")),
         Spec("modelwatch_quality_error", "gauge", "Error, 0 is best", ("model", "check", "slice", "metric")),
+        Spec("modelwatch_quality_estimated_ratio", "gauge", "Quality to expect", ("model", "check", "slice", "metric")),
+        Spec("modelwatch_quality_estimated_error", "gauge", "Error to expect", ("model", "check", "slice", "metric")),
         Spec("modelwatch_quality_label_coverage_ratio", "gauge", "Share labelled", ("model", "check", "slice")),
     )
 }
@@ -161,13 +163,15 @@ class Board(Collector):
                 add("modelwatch_feature_reading", (*key, label(part.name)), part.value)
             if once:
                 add("modelwatch_features_not_shown", key, max(0, len(once) - self._top))
-            for name, value in s.metrics.items():
-                if name == COVERAGE:
+            for said, value in s.metrics.items():
+                # What is expected has a name of its own, so that nobody averages it with what came true.
+                kind, name = ("quality_estimated" if said.startswith(ESTIMATED) else "quality"), said.removeprefix(ESTIMATED)
+                if said == COVERAGE:
                     add("modelwatch_quality_label_coverage_ratio", key, value)
                 elif name in RATIO_METRICS:
-                    add("modelwatch_quality_ratio", (*key, name), value)
+                    add(f"modelwatch_{kind}_ratio", (*key, name), value)
                 elif name in ERROR_METRICS:
-                    add("modelwatch_quality_error", (*key, name), value)
+                    add(f"modelwatch_{kind}_error", (*key, name), value)
         for check, count in opened.items():
             add("modelwatch_incidents_open", check, count)
         for check, count in read.items():

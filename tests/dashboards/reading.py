@@ -23,7 +23,7 @@ FOREIGN = {
     "process_open_fds",
     "process_max_fds",
 }
-SELECTOR = re.compile(r"\b([a-zA-Z_:]\w*)\{([^}]*)\}")
+SELECTOR = re.compile(r"\b([a-zA-Z_][\w:]*)\{([^}]*)\}")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def selectors(expr: str) -> list[tuple[str, str]]:
 
 def metrics(expr: str) -> set[str]:
     """Metrics of ours in a query, under the names of the catalogue."""
-    return {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"modelwatch_\w+", expr)}
+    return {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"(?<!:)\bmodelwatch_\w+\b(?!:)", expr)}
 
 
 def filled(expr: str, **chosen: str) -> str:

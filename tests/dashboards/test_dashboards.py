@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
 from dashboards import build
 from dashboards.panel import panel_id
 from dashboards.promql import CHECK
-from monitor import board, data
-from monitor.metrics import Metrics
+from monitor import catalogue, data
 from tests.dashboards.reading import (
     FOLDER,
     FOREIGN,
@@ -36,17 +34,15 @@ from tests.dashboards.reading import (
     variables,
 )
 
-SPECS = {**Metrics(CollectorRegistry()).specs, **board.SPECS}
+SPECS = catalogue.specs()
 UIDS = {"modelwatch-overview", "modelwatch-quality", "modelwatch-llm", "modelwatch-daemon"}
 
 # Units as @grafana/data calls them; a word it does not know is shown behind the number as it stands.
-UNITS = {"bool_yes_no", "bytes", "cps", "currencyUSD", "dateTimeFromNow", "percentunit", "reqps", "s", "short", "string"}
+UNITS = {"bool_yes_no", "bytes", "cps", "currencyUSD", "dateTimeAsIso", "dateTimeFromNow", "percentunit", "reqps", "s", "short"}
+UNITS |= {"string"}
 
 # Names of a judge's LLM: not the ones whose traffic is watched, so `$llm_model` does not choose among them.
 OTHER_LLM = "modelwatch_judge_"
-
-# On their way, by their names.
-COMING = {"modelwatch_case_open", "modelwatch_external_url_info"}
 
 # What no panel and no rule asks for, and why.
 NOT_SHOWN: dict[str, str] = {}
@@ -59,6 +55,10 @@ SCORES = re.compile(
 def rules() -> list[dict[str, Any]]:
     files = sorted(data.folder("rules").glob("*.rules.yml"))
     return [rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+
+
+RECORDED = {rule["record"] for rule in rules() if "record" in rule}
+LEVEL = "llm_model|provider|model|environment|prompt|period|host|gpu"
 
 
 def test_building_again_changes_nothing() -> None:
@@ -159,11 +159,14 @@ def test_queries_go_by_every_variable_that_their_metric_has_a_label_for(name: st
                 # Rules drop the labels of the target where they sum over daemons. Alerts of no model concern all of them.
                 assert 'model=~"$model|"' in narrowed
                 continue
+            if metric in RECORDED:
+                # Summed over daemons by the rules, and named by the labels that are left.
+                labels = tuple(re.findall(LEVEL, metric.partition(":")[0]))
+                assert all(f'{one}=~"${one}"' in narrowed for one in chosen & set(labels)), f"{metric} of {expr}"
+                continue
             assert 'job=~"$job"' in narrowed, expr
             assert 'instance=~"$instance"' in narrowed, expr
             if metric in FOREIGN:
-                continue
-            if metric in COMING:
                 continue
             labels = SPECS[next(iter(metrics(metric)))].labels
             for variable in chosen & set(labels):
@@ -186,7 +189,7 @@ def test_queries_use_counters_as_counters_over_a_window_that_fits_the_scrapes(na
 @pytest.mark.parametrize("name", NAMES)
 def test_queries_ask_for_metrics_that_exist_and_group_by_labels_that_they_have(name: str) -> None:
     for expr in queries(name):
-        assert {metric for metric, _ in selectors(expr)} <= {*SPECS, *FOREIGN, *COMING} | {
+        assert {metric for metric, _ in selectors(expr)} <= {*SPECS, *FOREIGN, *RECORDED} | {
             f"{m}_{part}" for m in SPECS for part in ("bucket", "count")
         }
         known = {"instance", "job", "le", "alertname", "alertstate", "severity", "model", "check"}

@@ -28,6 +28,9 @@ models:
 - {name: houses, task: regression, features: {size: number, age: number, city: category}}
 - {name: churn, task: binary, features: {visits: number}}
 - {name: bot, task: llm}
+record_rules: [{name: leak, model: bot, masked: [email], key: rule}]
+maintenance: [{name: move, models: [churn], start: 2026-01-01T00:00:00Z, end: 2126-01-01T00:00:00Z, reason: it moves}]
+export: {otlp: {endpoint: "http://127.0.0.1:1"}}   # where nobody listens
 budgets: [{model: bot, cost_usd_per_day: 100, tokens_per_day: 1000000}]
 checks:
 - {name: houses-drift, model: houses, detector: data_drift, settings: {policy: evidently}, reference: {file: $reference},
@@ -39,6 +42,10 @@ checks:
 - {name: houses-quality, model: houses, detector: data_quality, reference: {file: $reference}, every: 1m, window: 2m,
    threshold: {kind: quantile, upper: 0.99, baseline: {start: 2026-01-01T00:00:00Z, end: 2026-01-01T01:00:00Z}},
    min_records: 20}
+- {name: churn-expected, model: churn, detector: performance_estimate, settings: {metric: accuracy, min_rows: 20}, every: 1m,
+   window: 2m, reference: {file: $known}, threshold: {lower: 0.5}, min_records: 20}
+- {name: houses-expected, model: houses, detector: performance_estimate, settings: {metric: mae, min_rows: 20}, every: 1m,
+   window: 2m, reference: {file: $reference}, threshold: {upper: 1000}, min_records: 20}
 - {name: churn-right, model: churn, detector: performance, settings: {metric: accuracy}, every: 1m, window: 2m,
    threshold: {lower: 0.9}, min_records: 20}
 - {name: bot-unsupported, model: bot, detector: faithfulness, every: 1m, window: 2m, threshold: {upper: 0.2}, min_records: 5}
@@ -55,7 +62,16 @@ sources:
 
 def reference(path: Path) -> Path:
     """Houses as they were."""
-    rows = [_house(random.Random(n), moved=False) for n in range(600)]
+    rows = [_house(random.Random(n), moved=False) | {"prediction": 300.0, "label": 290.0 + n % 20} for n in range(300)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def known(path: Path) -> Path:
+    """Customers who stayed or went."""
+    rows = [
+        {"visits": n / 300, "prediction": n % 2, "probability": 0.2 + 0.6 * (n % 2), "label": int(n % 5 > 2)} for n in range(300)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
