@@ -8,7 +8,7 @@ from collections.abc import Callable
 from monitor import log
 from monitor.clock import Clock
 from monitor.errors import ModelwatchError
-from monitor.grafana.client import Grafana
+from monitor.grafana.client import REASONS, Grafana
 from monitor.grafana.sync import sync
 from monitor.grafana.wanted import Wanted
 from monitor.metrics import Metrics
@@ -37,6 +37,8 @@ class Keeper:
         self._stop = threading.Event()
         self._trouble = log.Lasting(clock.monotonic)
         self._told: set[tuple[str, str]] = set()  # what was left alone, and has been said once
+        for reason in (*REASONS, "error"):
+            metrics.grafana_failures.labels(reason).inc(0)
         self._thread = threading.Thread(target=self._run, name="grafana", daemon=True)
 
     def start(self) -> None:
