@@ -15,7 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import monitor
-from monitor import backtest, compare, configfile, estimate, evaluate, log, modelscommand, reportclient, rulescommand
+from monitor import (
+    backtest,
+    compare,
+    configfile,
+    estimate,
+    evaluate,
+    exportdataset,
+    log,
+    modelscommand,
+    reportclient,
+    rulescommand,
+)
 from monitor.allocator import return_large_blocks
 from monitor.config import StoreConfig
 from monitor.deadletter import letterbox
