@@ -405,7 +405,7 @@ class App:
         return child
 
     def _intake_process(self, name: str) -> Child:
-        return self._child(name, None, nice=0, target=intake.TARGET)
+        return self._child(name, True, nice=0, target=intake.TARGET)
 
     def _begin(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
         start()

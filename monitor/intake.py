@@ -25,21 +25,17 @@ from monitor.config import Config
 from monitor.errors import ChildAway, ChildFailed, StoreUnavailable
 from monitor.masking.masking import Masking
 from monitor.masking.policy import Count
-from monitor.opener import Body, Features, Opener, Request
+from monitor.opener import Body, Features, Opener, Request, limit_seconds
 from monitor.records import Reject
 
 TARGET = "monitor.opener:helper"
-LIMIT_SECONDS, LIMIT_SECONDS_PER_MIB = 8.0, 1.0
-"""Who takes longer for a body hangs, and is killed. A MiB takes 0.1 s on an idle machine."""
-HANGING_SHARE = 0.25  # of the limit: from then on others are not left to wait for it
+PATIENCE = 10.0
+"""Times the processor seconds that a body may take: who has not answered by then hangs, and is killed. So much, because a process
+that gets a tenth of a processor is as good as any other, and so is the body in its hand."""
+HANGING_SHARE = 0.25  # of the processor seconds: from then on others are not left to wait for it
 LOOK_SECONDS = 0.5
 DEATHS = 3  # failures with the same body in hand: then it is the body
 SUSPECTS = 1000
-
-
-def limit_seconds(size: int) -> float:
-    """How long opening a body of `size` bytes may take."""
-    return LIMIT_SECONDS + LIMIT_SECONDS_PER_MIB * size / 2**20
 
 
 def processes(asked: int | None) -> int:
@@ -158,7 +154,7 @@ class Intake:
             known = self._known
         numbers = (generation.number, known[0])
         whole = Request(body, model, arrived_at, numbers, generation.config, known[1])
-        process, limit = child.pid, limit_seconds(len(body.data))
+        process, limit = child.pid, limit_seconds(len(body.data)) * PATIENCE
         opened: Opened | None = None
         if self._told.get(child.name) == (process, numbers):
             opened = child.call(Request(body, model, arrived_at, numbers), limit)

@@ -4,9 +4,11 @@ stays, unless the work does not listen: for that its owner has a longer patience
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -61,6 +63,14 @@ def _ceiling(memory_bytes: int | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def allow_processor(seconds: float) -> None:
+    """Have the kernel end this process (SIGXCPU) once it has computed for `seconds` from now, a second more at most, whatever it
+    is in the middle of. Time in which others have the processor does not count. Replaces what was allowed before."""
+    soft, hard = math.ceil(time.process_time() + seconds), resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # what it holds is not for a disk
 
 
 def data_bytes() -> int | None:

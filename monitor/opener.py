@@ -21,6 +21,7 @@ from monitor.decode import decode
 from monitor.errors import BodyRejected
 from monitor.genai import prices
 from monitor.genai.dialects import Dialects
+from monitor.limits import allow_processor
 from monitor.masking.masking import Marks, Masking
 from monitor.masking.policy import Count
 from monitor.otlp.routing import Router
@@ -33,6 +34,9 @@ KEPT_BYTES = 2**20
 
 COLLECTED_BYTES = 64 * 2**20
 """Of bodies between two searches for cycles, in a process. Rows make none; Python would search after every few of them."""
+
+LIMIT_SECONDS, LIMIT_SECONDS_PER_MIB = 8.0, 1.0
+"""Of processor, for a body in a process. A MiB takes 0.1 s."""
 
 Features = Mapping[str, Mapping[str, str]]
 """By model: features that have a column, name -> kind."""
@@ -74,6 +78,11 @@ class Body(Sequence[Any]):
         if self.kind == "logs":
             return [*decode_logs(self.data, self.content_type)]
         return decode(self.data, self.content_type)
+
+
+def limit_seconds(size: int) -> float:
+    """How long opening a body of `size` bytes may compute."""
+    return LIMIT_SECONDS + LIMIT_SECONDS_PER_MIB * size / 2**20
 
 
 def unreadable(body: bytes, reason: str, exc: BodyRejected) -> list[Any]:
@@ -145,8 +154,9 @@ class Request:
     features: Features | None = None
 
 
-def helper(setup: None) -> Callable[[Request], Opened | None]:
-    """What runs in an intake process. It answers None where it has not been told the config or the features of a request."""
+def helper(limited: bool) -> Callable[[Request], Opened | None]:
+    """What runs in an intake process. It answers None where it has not been told the config or the features of a request. It is
+    ended, where it is `limited`, by a body that it computes on for longer than `limit_seconds`."""
     known = (-1, -1)
     features: Features = {}
     counts: Counter[str] = Counter()
@@ -158,6 +168,8 @@ def helper(setup: None) -> Callable[[Request], Opened | None]:
 
     def answer(request: Request) -> Opened | None:
         nonlocal known, features, opener, since
+        if limited:
+            allow_processor(limit_seconds(len(request.body.data)))
         if request.config is not None and request.features is not None:
             if opener is None or known[0] != request.numbers[0]:
                 opener = Opener(request.config, lambda model: features.get(model, {}), count)
@@ -173,6 +185,8 @@ def helper(setup: None) -> Callable[[Request], Opened | None]:
         if since > COLLECTED_BYTES:
             since = 0
             gc.collect()
+        if limited:
+            allow_processor(LIMIT_SECONDS)  # to hand it over, and to take the next
         return replace(opened, masked=dict(counts))
 
     return answer

@@ -85,7 +85,7 @@ def shown(opened: Opened) -> dict[str, Any]:
 
 @pytest.fixture
 def child(clock: FakeClock, metrics: Metrics) -> Iterator[Child]:
-    made = Child("intake-1", TARGET, None, nice=0, clock=clock, metrics=metrics)
+    made = Child("intake-1", TARGET, True, nice=0, clock=clock, metrics=metrics)
     yield made
     made.stop()
 
@@ -118,7 +118,7 @@ def test_a_process_opens_every_body_as_the_owner_would(child: Child) -> None:
 
 
 def test_it_asks_for_the_config_and_the_features_it_does_not_know() -> None:
-    answer = helper(None)
+    answer = helper(limited=False)
     body = Body("predictions", orjson.dumps([prediction("p", features={"a": 1})]), JSON)
     assert answer(Request(body, None, NOON, (0, 0))) is None
     assert answer(Request(body, None, NOON, (0, 0), CONFIG, {})) is not None
@@ -273,7 +273,7 @@ def test_a_restarted_process_is_told_everything_again(inbox: Inbox, child: Child
 
 def test_many_senders_share_the_processes(make_world: Callable[..., World], clock: FakeClock, metrics: Metrics) -> None:
     world = make_world()
-    children = [Child(f"intake-{n}", TARGET, None, nice=0, clock=clock, metrics=metrics) for n in (1, 2)]
+    children = [Child(f"intake-{n}", TARGET, True, nice=0, clock=clock, metrics=metrics) for n in (1, 2)]
     try:
         inbox = Inbox(world.config, world.store, clock=clock, metrics=world.metrics, processes=children)
         with ThreadPoolExecutor(8) as pool:
@@ -375,7 +375,7 @@ class Direct:
     name, pid = "intake-1", 1
 
     def __init__(self) -> None:
-        self._answer = helper(None)
+        self._answer = helper(limited=False)
         self.limits: list[float] = []
 
     def call(self, request: Any, timeout_seconds: float) -> Any:
@@ -389,8 +389,34 @@ def test_a_longer_body_has_more_time(world: World) -> None:
     inbox.put(Batch("generations", Body("generations", b" " * 2**22 + b"[]", JSON), "test")).result(30)
     inbox.put(Batch("generations", Body("generations", b"[]", JSON), "test")).result(30)
     long, *_, short = process.limits
-    assert 8 <= short < 8.1
-    assert 12 <= long < 12.1
+    assert 80 <= short < 81
+    assert 120 <= long < 121
+
+
+USED_UP = """
+import threading, resource
+from datetime import UTC, datetime
+from monitor import limits, opener
+from monitor.config import Config
+
+answer = opener.helper(limited=True)
+body = opener.Body("generations", b" " * 2**22 + b"[]", "application/json")
+answer(opener.Request(body, None, datetime.now(UTC), (0, 0), Config(), {}))
+print(resource.getrlimit(resource.RLIMIT_CPU)[0], flush=True)
+limits.allow_processor(1)
+threading.Event().wait(2.5)  # others have the processor
+print("alive", flush=True)
+while True:
+    pass
+"""
+
+
+def test_a_body_may_take_so_much_of_the_processor_and_not_of_the_clock() -> None:
+    ended = subprocess.run([sys.executable, "-c", USED_UP], capture_output=True, text=True, timeout=60)
+    allowed, alive = ended.stdout.split()
+    assert 8 < int(allowed) < 20, "anew for each body"
+    assert alive == "alive"
+    assert ended.returncode == -signal.SIGXCPU
 
 
 def test_while_all_processes_hang_one_more_is_started_for_the_others(
@@ -399,7 +425,7 @@ def test_while_all_processes_hang_one_more_is_started_for_the_others(
     started: list[Child] = []
 
     def spare() -> Child:
-        started.append(Child("intake-spare", TARGET, None, nice=0, clock=clock, metrics=metrics))
+        started.append(Child("intake-spare", TARGET, True, nice=0, clock=clock, metrics=metrics))
         return started[-1]
 
     inbox = Inbox(world.config, world.store, clock=clock, metrics=metrics, processes=[child], spare=spare)
