@@ -137,7 +137,7 @@ image() {
     build=$("$VENV/bin/python" -c 'import torch; print("cuda" if torch.version.cuda else "cpu")')
     [ "$build" = "${TORCH_BUILD:-$build}" ] || fail "torch here is the $build build, not $TORCH_BUILD; set TORCH_PIP_ARGS, see README.md"
     say "installing modelwatch with all its parts"
-    pip install --quiet -c "$LOCK" '.[grafana,judge,kafka,mlflow,streaming,toxicity]'
+    pip install --quiet -c "$LOCK" '.[gpu,grafana,judge,kafka,mlflow,streaming,toxicity]'
     # What only installs or compiles has no place in an image.
     pip uninstall --quiet --yes pip setuptools wheel 2>/dev/null || true
     find "$VENV" -name __pycache__ -prune -exec rm -rf {} +

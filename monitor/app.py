@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 import monitor
-from monitor import configfile, external, intake, log, rowchecks, runner, thresholds, traffic, views
+from monitor import configfile, external, gpu, intake, log, rowchecks, runner, thresholds, traffic, views
 from monitor.audit import Audit
 from monitor.auth import Tokens
 from monitor.board import Board
@@ -77,6 +78,7 @@ class App:
         self._ready = False
         self._stop = threading.Event()
         self._closers: list[Callable[[], None]] = []
+        self._children: list[Child] = []
 
     def start(self) -> None:
         """
@@ -165,6 +167,10 @@ class App:
         self._cases = CaseKeeper(config, store, self._book, clock=clock, metrics=metrics)
         self._quarantine.reading(self._cases.restore)
         self.registry.register(self._cases.board)
+        if (nvml := gpu.driver()) is not None:
+            gpus = gpu.Gpus(nvml, lambda: {os.getpid(), *(c.pid for c in self._children if c.pid is not None)}, clock=clock)
+            self.registry.register(gpus)
+            self._begin(gpus.start, gpus.stop)
         # Only now, with the verdicts and cases back from the store, may a scrape be answered.
         self.registry.register(self.board)
         self.registry.register(self._budgets)
@@ -402,6 +408,7 @@ class App:
     def _child(self, name: str, setup: object, *, nice: int, target: str | None = None) -> Child:
         child = Child(name, target or f"monitor.helpers:{name}", setup, nice=nice, clock=self._clock, metrics=self.metrics)
         self._closers.append(child.stop)
+        self._children.append(child)
         return child
 
     def _intake_process(self, name: str) -> Child:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from monitor import board
+from monitor import board, gpu
 from monitor.budgets import budgets
 from monitor.cases import exposed
 from monitor.metrics import Metrics, Spec
@@ -12,4 +12,4 @@ from monitor.metrics import Metrics, Spec
 
 def specs() -> dict[str, Spec]:
     """By name."""
-    return {**Metrics(CollectorRegistry()).specs, **board.SPECS, **budgets.SPECS, **exposed.SPECS}
+    return {**Metrics(CollectorRegistry()).specs, **board.SPECS, **budgets.SPECS, **exposed.SPECS, **gpu.SPECS}

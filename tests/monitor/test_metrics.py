@@ -26,7 +26,7 @@ LABELS = {
     "model", "check", "detector", "slice", "feature", "metric", "kind", "reason", "transport", "code", "queue", "child",
     "outcome", "severity", "bound", "side", "version", "python", "duckdb", "action", "level", "source", "topic",
     "llm_model", "provider", "class", "what", "stage", "why", "environment", "prompt",
-    "period", "unit", "sink", "state", "owner", "url",
+    "period", "unit", "sink", "state", "owner", "url", "gpu",
 }  # fmt: skip
 
 
