@@ -73,14 +73,14 @@ def _link(uid: str) -> dict[str, Any]:
     }
 
 
-def source(name: str, label: str, kind: str) -> dict[str, Any]:
-    """The data source of that kind to ask."""
+def source(name: str, label: str, kind: str, first: str = "default") -> dict[str, Any]:
+    """The data source of that kind to ask; `first`: the uid of the one that is asked unless another is chosen."""
     return {
         "name": name,
         "label": label,
         "type": "datasource",
         "query": kind,
-        "current": {"text": "default", "value": "default"},
+        "current": {"text": first, "value": first},
         "hide": 0,
         "includeAll": False,
         "multi": False,
@@ -123,7 +123,7 @@ CHECKS = f"modelwatch_firing{{{MODEL}}}"
 
 STANDARD = [
     source("datasource", "Data source", "prometheus"),
-    source("records", "Records", "yesoreyeram-infinity-datasource"),
+    source("records", "Records", "yesoreyeram-infinity-datasource", "modelwatch-records"),
     variable("job", "label_values(modelwatch_build_info, job)"),
     variable("instance", 'label_values(modelwatch_build_info{job=~"$job"}, instance)'),
     variable("model", f"label_values({MODELS}, model)"),

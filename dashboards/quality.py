@@ -102,6 +102,22 @@ READINGS: Row = (
                 Column("incident_id", "incident", link=Link("Incident", "/incidents/${__value.raw}")),
             ],
         ),
+        Table(
+            "worst-records",
+            "Worst records of open incidents",
+            "Of checks of scores: the records that scored worst in the window that fired first. Each leads to its trace.",
+            "/v1/records/worst?state=open&limit=20&model=${model:csv}",
+            "records",
+            [
+                Column("model", "model"),
+                Column("check", "check"),
+                Column("slice", "slice"),
+                Column("value", "score", "number", unit="short"),
+                Column("record_id", "record"),
+                Column("trace_id", "trace", link=Link("Trace", "/traces/${__value.raw}")),
+                Column("incident_id", "incident", link=Link("Incident", "/incidents/${__value.raw}")),
+            ],
+        ),
     ],
 )
 
@@ -174,6 +190,7 @@ QUALITY_ROW: Row = (
             "Share of the rows of a window whose labels have come. What is realised rests on these alone.",
             "percentunit",
             [(largest("modelwatch_quality_label_coverage_ratio", CHECK, BY_SLICE), WHO)],
+            links=[CASES],
         ),
     ],
 )

@@ -95,6 +95,20 @@ class Looks:
             )  # fmt: skip
         return {"incidents": [self._incident(row) for row in rows[:limit]], "next": _next(rows, limit, offset)}
 
+    def worst(self, *, model: str | None, state: str | None, limit: int, offset: int) -> Row:
+        """The worst records of the latest `limit` incidents, those of one together, as its evidence has them."""
+        with self._store.read() as reader:
+            rows = self._latest(
+                reader, "incidents", "incident_id", INCIDENT, model=model, state=state, limit=limit, offset=offset
+            )
+        found = [
+            {"model": row["model"], "check": row["check_name"], "slice": row["slice"], "incident_id": row["incident_id"]}
+            | {name: one.get(name) for name in ("record_id", "value", "trace_id")}
+            for row in rows[:limit]
+            for one in _loads(row["evidence"], {}).get("worst_records") or ()
+        ]
+        return {"records": found, "next": _next(rows, limit, offset)}
+
     def incident(self, incident_id: str) -> Row:
         """With its evidence and the case it belongs to.
 

@@ -66,6 +66,7 @@ class Pages:
             "/incidents": self._page("incidents.html", self._incidents),
             "/v1/cases": self._json(self._cases),
             "/v1/incidents": self._json(self._incidents),
+            "/v1/records/worst": self._json(self._worst),
         }
         for name, look in (("case", self._looks.case), ("incident", self._looks.incident), ("trace", self._looks.trace)):
             one = _of_path(look)
@@ -85,6 +86,9 @@ class Pages:
             since=_since(request),
             **_paging(request),
         )
+
+    def _worst(self, request: Request) -> Row:
+        return self._looks.worst(model=_model(request), state=_state(request), **_paging(request))
 
     def _json(self, look: Callable[[Request], Row]) -> Work:
         async def work(request: Request, hold: Hold) -> Response:

@@ -48,7 +48,7 @@ OTHER_LLM = "modelwatch_judge_"
 NOT_SHOWN: dict[str, str] = {}
 
 SCORES = re.compile(
-    r"modelwatch_(reading|firing|feature_reading|quality_ratio|quality_error|detector_score_ratio|detector_flagged)\b"
+    r"modelwatch_(reading|firing|feature_reading|quality_\w*(ratio|error)|detector_score_ratio|detector_flagged)\b"
 )
 
 
@@ -104,7 +104,8 @@ def test_a_dashboard_has_the_usual_variables_and_cannot_be_edited_by_hand(name: 
     assert [*found][:5] == ["datasource", "records", "job", "instance", "model"]
     assert found["datasource"]["query"] == "prometheus"
     assert found["datasource"]["label"] == "Data source"
-    assert found["records"]["query"] == "yesoreyeram-infinity-datasource"
+    sources = yaml.safe_load((FOLDER / "provisioning/datasources/modelwatch.yaml").read_text())["datasources"]
+    assert (found["records"]["query"], found["records"]["current"]["value"]) in {(one["type"], one["uid"]) for one in sources}
     for variable in found.values():
         if variable["type"] == "datasource":
             continue

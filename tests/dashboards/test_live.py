@@ -23,7 +23,7 @@ from monitor.demo.replay import Client, replay
 from monitor.demo.stack import ANY, Stack
 from monitor.demo.stop import Late, Stop
 from tests.dashboards import traffic
-from tests.dashboards.reading import NAMES, asked, events, filled, variables
+from tests.dashboards.reading import NAMES, asked, events, filled, tables, variables
 from tests.judge import JudgeServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -48,7 +48,6 @@ NOTHING_TO_SHOW = {
     ("grafana-sync", "failed: {{reason}}"): NO_GRAFANA,
     ("grafana-sync", "kept: {{reason}}"): NO_GRAFANA,
     ("grafana-sync-age", "{{instance}}"): NO_GRAFANA,
-    ("evaluations-dropped", "{{reason}}"): FAULTS,
     ("serving-queue", "{{host}} {{llm_model}} waiting"): NO_HOSTS,
     ("serving-queue", "{{host}} {{llm_model}} running"): NO_HOSTS,
     ("serving-memory", "{{host}} GPU {{gpu}}"): NO_HOSTS,
@@ -57,6 +56,8 @@ NOTHING_TO_SHOW = {
 SOMETIMES = {("budget-forecast", "{{model}} {{environment}} {{prompt}}, {{unit}} a {{period}}"): "not in the first hour of a day"}
 EXCEPT = {(panel_id(name), legend) for name, legend in NOTHING_TO_SHOW | SOMETIMES}
 NEVER = {(panel_id(name), legend) for name, legend in NOTHING_TO_SHOW}
+
+NULL_HERE = {"resolved", "top_slice"}
 
 
 @dataclass
@@ -148,6 +149,54 @@ def test_every_variable_has_values(live: Live, name: str) -> None:
 def test_the_events_that_are_drawn_can_be_asked_for(live: Live, name: str) -> None:
     for expr in events(name):
         live.value(expr)  # an error of Prometheus is a 4xx, which raises
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if tables(name)])
+def test_every_table_has_rows_with_the_columns_it_names_and_links_that_open(live: Live, name: str) -> None:
+    """As the backend parser of Infinity reads them: the list under `root_selector`, and of each row the fields."""
+    site = f"http://{live.stack.push}"
+    [told] = live.stack.query("query", query="modelwatch_external_url_info")["result"]
+    assert told["metric"]["url"] == site
+    for panel in tables(name):
+        [target] = panel["targets"]
+
+        def rows(target: dict[str, Any] = target) -> list[dict[str, Any]]:
+            # Nothing is chosen, and a plus arrives as it stands in the address.
+            answer = json.loads(_get(site + target["url"].replace("${model:csv}", ".+")))
+            found: list[dict[str, Any]] = answer[target["root_selector"]]
+            return found
+
+        found = live.stop.wait_for(panel["title"], rows, SECONDS)
+        fields = {column["text"]: column["selector"] for column in target["columns"]}
+        for column in fields.values():
+            assert all(column in row for row in found), column
+            assert any(row[column] is not None for row in found) or column in NULL_HERE, column
+        assert json.loads(_get(site + target["url"].replace("${model:csv}", "nobody")))[target["root_selector"]] == []
+        for override in panel["fieldConfig"]["overrides"]:
+            for link in (one for each in override["properties"] if each["id"] == "links" for one in each["value"]):
+                field = fields[override["matcher"]["options"]]
+                cell = next(row[field] for row in found if row[field] is not None)
+                page = link["url"].replace("${external_url:raw}", site).replace("${__value.raw}", str(cell))
+                assert b"<html" in _get(page), page
+
+
+def test_a_point_of_a_score_or_a_latency_leads_to_the_page_of_its_trace(live: Live) -> None:
+    for metric in ("modelwatch_detector_score_ratio", "modelwatch_llm_duration_seconds"):
+
+        def exemplars(metric: str = metric) -> list[dict[str, Any]]:
+            now = datetime.now(UTC).timestamp()
+            found = live.stack.query("query_exemplars", query=f"{metric}_bucket", start=str(now - 600), end=str(now))
+            return [one for series in found for one in series["exemplars"]]
+
+        point = live.stop.wait_for(metric, exemplars, SECONDS)[-1]
+        page = _get(f"http://{live.stack.push}/traces/{point['labels']['trace_id']}")
+        assert point["labels"]["trace_id"].encode() in page
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        found: bytes = response.read()
+        return found
 
 
 def _post(url: str, body: Any) -> None:

@@ -40,15 +40,18 @@ def compose(*words: str) -> None:
 
 
 def dashboards() -> None:
-    """Every dashboard is there, and the datasource reaches Prometheus."""
+    """Every dashboard is there, and its data sources reach Prometheus and the daemon."""
     wanted = {path.stem for path in (ROOT / "dashboards").glob("*.json")}
     found = story.ask(f"{GRAFANA}/api/search?type=dash-db")
     assert len(found) == len(wanted), (wanted, found)
     login = base64.b64encode(f"admin:{os.environ.get('GRAFANA_PASSWORD', 'admin')}".encode()).decode()
-    url = f"{GRAFANA}/api/datasources/uid/modelwatch-prometheus/health"
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=10) as response:
-        assert response.status == 200
-    print(f"== Grafana has {len(found)} dashboards, and its datasource answers", flush=True)
+    for source in ("modelwatch-prometheus", "modelwatch-records"):
+        url = f"{GRAFANA}/api/datasources/uid/{source}/health"
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=10
+        ) as response:
+            assert response.status == 200
+    print(f"== Grafana has {len(found)} dashboards, and its data sources answer", flush=True)
 
 
 if __name__ == "__main__":

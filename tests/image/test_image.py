@@ -6,6 +6,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -81,12 +82,23 @@ def test_prometheus_takes_its_config_with_the_rules_where_they_are_mounted(tmp_p
     assert targets == [f"modelwatch:{CONFIG.metrics.port}"]
 
 
-def test_grafana_reads_the_dashboards_and_a_datasource_that_is_prometheus_in_this_network() -> None:
-    provisioning = ROOT / "dashboards/provisioning"
-    source = yaml.safe_load((provisioning / "datasources/modelwatch.yaml").read_text())["datasources"][0]
-    assert source["url"] == "http://prometheus:9090"
+def test_grafana_reads_the_dashboards_and_data_sources_that_are_in_this_network() -> None:
+    provisioning, grafana = ROOT / "dashboards/provisioning", COMPOSE["services"]["grafana"]
+    text = (provisioning / "datasources/modelwatch.yaml").read_text()
+    metrics, records = yaml.safe_load(text)["datasources"]
+    assert metrics["url"] == "http://prometheus:9090"
+    assert records["url"] == f"http://modelwatch:{CONFIG.server.port}"
+    assert records["jsonData"]["allowedHosts"] == [records["url"]], "whom its token may be sent to"
+    assert records["jsonData"]["customHealthCheckUrl"].startswith(records["url"])
+    # Grafana fills in $NAME and ${NAME} from its environment, and makes $ of $$.
+    filled = Template(text).substitute(grafana["environment"])
+    [link] = yaml.safe_load(filled)["datasources"][0]["jsonData"]["exemplarTraceIdDestinations"]
+    assert link["url"] == f"{CONFIG.external_url}/traces/${{__value.raw}}"
+    assert re.fullmatch(rf"{records['type']}@\d+\.\d+\.\d+", grafana["environment"]["GF_PLUGINS_PREINSTALL_SYNC"])
     provider = yaml.safe_load((provisioning / "dashboards/modelwatch.yaml").read_text())["providers"][0]
-    assert f"../dashboards:{provider['options']['path']}:ro" in COMPOSE["services"]["grafana"]["volumes"]
+    assert f"../dashboards:{provider['options']['path']}:ro" in grafana["volumes"]
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "dashboards" / Path(home).name).is_file()
 
 
 def test_the_build_sees_what_an_install_needs_and_no_more() -> None:

@@ -55,7 +55,9 @@ def test_a_standing_shows_all_that_is_known_and_nothing_else(board: Board) -> No
         standing(
             firing=True, value=0.4, interval=(0.3, None), bounds=(None, 0.25), n_current=10, n_reference=0, open_incidents=1,
             parts=(Part("rooms", "ks", value=0.4), Part("city", "js", value=None), Part("area", "ks", value=0.1)),
-            metrics={"mae": 2.0, "f1": 0.5, "label_coverage": 0.75, "estimated_rmse": 4.0, "estimated_f1": 0.25, "something_else": 9.0},
+            metrics={
+                "mae": 2.0, "f1": 0.5, "label_coverage": 0.75, "estimated_rmse": 4.0, "estimated_f1": 0.25, "something_else": 9.0
+            },
         )
     )  # fmt: skip
     labels = 'check="drift",model="houses",slice="all"'
