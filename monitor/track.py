@@ -12,6 +12,7 @@ from monitor import log
 from monitor.board import Standing
 from monitor.clock import MICROSECOND
 from monitor.config import Check
+from monitor.evidence import HISTORY
 from monitor.past import FIRST_LOOK, Past, Reading, Told
 from monitor.reader import Reader
 from monitor.readings import Measured, parts_from
@@ -19,8 +20,8 @@ from monitor.slices import Slice
 from monitor.thresholds import UNREACHABLE, Judge, Learned
 from monitor.verdicts import SLICE_GONE, History, Incident, Judged
 
-Prove = Callable[[Slice, datetime, Mapping[str, Any], Judged | None], dict[str, Any]]
-"""Makes the evidence of an incident of a slice that opens at a slot, from the reading there and its verdict."""
+Prove = Callable[[Slice, datetime, Mapping[str, Any], Sequence[Judged]], dict[str, Any]]
+"""Makes the evidence of an incident of a slice that opens at a slot, from the reading there and the verdicts up to it."""
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -128,10 +129,13 @@ class Track:
                     **about,
                 }
             )
+        self._news |= {changed.slot: changed for changed in self.say(slot, measured)}
+
+    def say(self, slot: datetime, measured: Measured) -> list[Judged]:
+        """Judge a reading, new or restated: the verdicts that are new or changed by it."""
         word = self.judge.word(measured)
         note = f"{SLICE_GONE}: it has no row in this window" if measured.empty and self.part.where else word.note
-        for changed in self.history.put(slot, measured.outcome, word.low, word.high, word.bounds, note):
-            self._news[changed.slot] = changed
+        return self.history.put(slot, measured.outcome, word.low, word.high, word.bounds, note)
 
     def news(self, reader: Reader, since: datetime, prove: Prove) -> Rows:
         """Rows to store of what was taken since the last call. `since`: the first slot that was."""
@@ -220,7 +224,8 @@ class Track:
             if known is None:
                 if opened not in self.readings:
                     self.readings |= self._past.readings(reader, [opened])
-                proof = prove(self.part, opened, self.readings[opened][1], self.history.at(opened))
+                revision, reading = self.readings[opened]
+                proof = prove(self.part, opened, {**reading, "revision": revision}, self.history.until(opened, HISTORY))
                 self.unexplained = opened
                 rows.append(self._incident_row(incident, 1, word, self._with_end(proof, incident)))
             elif known[1] != word:

@@ -6,6 +6,7 @@ comment, which together took the owner half a second of processor for fifty mode
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,16 @@ class Files:
             # The oldest tail file may reach below what has been sealed since it was written.
             parts.append(f"SELECT * FROM {_read(self.tail)} WHERE seq > {self.sealed_seq}")
         return " UNION ALL BY NAME ".join(parts)
+
+    @classmethod
+    def named(cls, sql: str, kind: str, model: str) -> Files:
+        """Those of one log that the text of a view names: the engine keeps it, and says it in words of its own."""
+        of_log = f"{kind}/{model or '_'}/"
+        paths = [path.replace("''", "'") for path in re.findall(r"'((?:[^']|'')*\.parquet)'", sql)]
+        tail = tuple(path for path in paths if path.startswith(f"tail/{of_log}"))
+        sealed = re.search(re.escape(literal(tail[-1])) + r".*?seq > (\d+)", sql, re.DOTALL) if tail else None
+        segments = tuple(path for path in paths if path.startswith(f"segments/{of_log}"))
+        return cls(segments, tail, int(sealed[1]) if sealed else 0)
 
 
 def _read(paths: Sequence[str]) -> str:
