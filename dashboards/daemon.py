@@ -7,7 +7,7 @@ from dashboards.intake import INTAKE
 from dashboards.panel import GREEN, RED_FROM_ONE, Panel
 from dashboards.promql import HERE, MODEL, TARGET, by_instance, increase, rate
 from dashboards.storing import STORE
-from dashboards.work import DETECTORS, OUTPUTS, QUEUES
+from dashboards.work import DETECTORS, GPU, OUTPUTS, QUEUES
 
 CLOCK = f"modelwatch_clock_timestamp_seconds{{{TARGET}}}"
 
@@ -163,6 +163,6 @@ PROCESS: Row = (
 DAEMON = dashboard(
     "modelwatch-daemon",
     "Intake, store, queues, checks, detectors, helper processes and outputs of the daemon itself.",
-    [STATE, INTAKE, STORE, QUEUES, DETECTORS, OUTPUTS, PROCESS],
+    [STATE, INTAKE, STORE, QUEUES, DETECTORS, GPU, OUTPUTS, PROCESS],
     [],
 )

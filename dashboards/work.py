@@ -6,6 +6,8 @@ from dashboards.frame import Row
 from dashboards.panel import Panel
 from dashboards.promql import HERE, MODEL, TARGET, age, by_instance, increase, largest, quantiles, rate
 
+GPU_HERE = f"{HERE} GPU {{{{gpu}}}}"
+
 QUEUES: Row = (
     "Does it keep up?",
     [
@@ -122,6 +124,30 @@ DETECTORS: Row = (
                 (by_instance("modelwatch_device_fallback_active"), f"{HERE} on the CPU instead"),
                 (by_instance("modelwatch_device_out_of_memory_batches"), f"{HERE} batches without memory"),
             ],
+        ),
+    ],
+)
+
+GPU: Row = (
+    "Is there room on the GPU?",
+    [
+        Panel(
+            "gpu-memory",
+            "Memory of the GPUs",
+            "In use by whomever, by the daemon and its helpers, and all there is. Empty where the daemon has no GPU.",
+            "bytes",
+            [
+                (f"max by (instance, gpu) (modelwatch_gpu_memory_used_bytes{{{TARGET}}})", f"{GPU_HERE} in use"),
+                (f"max by (instance, gpu) (modelwatch_gpu_process_memory_bytes{{{TARGET}}})", f"{GPU_HERE} ours"),
+                (f"max by (instance, gpu) (modelwatch_gpu_memory_total_bytes{{{TARGET}}})", f"{GPU_HERE} there is"),
+            ],
+        ),
+        Panel(
+            "gpu-utilisation",
+            "Utilisation of the GPUs",
+            "Share of the time in which a kernel ran, of whomever.",
+            "percentunit",
+            [(f"max by (instance, gpu) (modelwatch_gpu_utilisation_ratio{{{TARGET}}})", GPU_HERE)],
         ),
     ],
 )

@@ -35,6 +35,7 @@ FAULTS = "counts what goes wrong, and nothing does here"
 LATER = "segments are merged once their hour is over"
 NO_HOSTS = "no vLLM and no dcgm-exporter here"
 NO_GRAFANA = "there is no Grafana"
+NO_GPU = "there need not be a GPU"
 NOTHING_TO_SHOW = {
     ("kafka-lag", "{{source}} {{topic}}"): "there is no broker here",
     ("dead-letter-work", "{{action}}: {{reason}}"): "nobody replays or drops anything here",
@@ -53,7 +54,13 @@ NOTHING_TO_SHOW = {
     ("serving-memory", "{{host}} GPU {{gpu}}"): NO_HOSTS,
     ("serving-memory", "{{host}} {{llm_model}} cache"): NO_HOSTS,
 }
-SOMETIMES = {("budget-forecast", "{{model}} {{environment}} {{prompt}}, {{unit}} a {{period}}"): "not in the first hour of a day"}
+SOMETIMES = {
+    ("gpu-memory", "{{instance}} GPU {{gpu}} in use"): NO_GPU,
+    ("gpu-memory", "{{instance}} GPU {{gpu}} ours"): NO_GPU,
+    ("gpu-memory", "{{instance}} GPU {{gpu}} there is"): NO_GPU,
+    ("gpu-utilisation", "{{instance}} GPU {{gpu}}"): NO_GPU,
+    ("budget-forecast", "{{model}} {{environment}} {{prompt}}, {{unit}} a {{period}}"): "not in the first hour of a day",
+}
 EXCEPT = {(panel_id(name), legend) for name, legend in NOTHING_TO_SHOW | SOMETIMES}
 NEVER = {(panel_id(name), legend) for name, legend in NOTHING_TO_SHOW}
 
