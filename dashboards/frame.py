@@ -148,17 +148,23 @@ def _events(name: str, expr: str, color: str, title: str) -> dict[str, Any]:
     }
 
 
-ANNOTATIONS: list[dict[str, Any]] = [
-    {
-        # What the daemon itself wrote into Grafana: incidents from their opening to their end, and change events.
-        "name": "Incidents",
+def _written(name: str, tag: str, color: str) -> dict[str, Any]:
+    """Annotations with the tags that `monitor.grafana` gives them."""
+    return {
+        "name": name,
         "datasource": {"type": "grafana", "uid": "-- Grafana --"},
         "enable": True,
         "hide": False,
-        "iconColor": "red",
-        "target": {"type": "tags", "tags": ["modelwatch"], "matchAny": False, "limit": 100},
+        "iconColor": color,
+        "target": {"type": "tags", "tags": ["modelwatch", tag], "matchAny": False, "limit": 100},
         "type": "tags",
-    },
+    }
+
+
+ANNOTATIONS: list[dict[str, Any]] = [
+    # What the daemon wrote into Grafana. Changes it writes as well; those are drawn from the metric, which is always there.
+    _written("Incidents", "incident", "red"),
+    _written("Maintenance", "maintenance", "purple"),
     _events(
         "Changes",
         f"sum by (model, what) (increase(modelwatch_changes_total{{{MODEL}}}{WINDOW})) > 0",
