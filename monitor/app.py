@@ -59,7 +59,7 @@ from monitor.web.look import Looks
 from monitor.web.pages import Pages
 from monitor.webhooks.webhooks import Webhooks
 
-FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export", "grafana")  # what only a restart can change
+FIXED = ("store", "server", "otlp", "metrics", "encoder", "judge", "export")  # what only a restart can change
 MAINTENANCE_SECONDS = 1.0
 
 
@@ -183,9 +183,9 @@ class App:
             broken=lambda: store.broken,
         )
         self._begin(self.exposition.start, self.exposition.stop)
-        if config.grafana is not None:
-            grafana = Attendant(config, store, clock=clock, metrics=metrics)
-            self._begin(grafana.start, grafana.stop)
+        self._grafana: Attendant | None = None
+        self._closers.append(lambda: self._run_grafana(None))
+        self._run_grafana(config)
         self._audit = Audit(store, clock=clock, metrics=metrics, writer=writer)
         compactor = Compactor(
             store,
@@ -342,7 +342,17 @@ class App:
             self._judging.configure(config)
         self.metrics.only(rowchecks.known(config))  # what was in hand of the others has nowhere to go from here on
         self._run_sources(config.sources)
+        self._run_grafana(config)
         self.config = config
+
+    def _run_grafana(self, config: Config | None) -> None:
+        """Anew with each config: links, rules and the token may be others."""
+        if self._grafana is not None:
+            self._grafana.stop()
+            self._grafana = None
+        if config is not None and config.grafana is not None:
+            self._grafana = Attendant(config, self.store, clock=self._clock, metrics=self.metrics)
+            self._grafana.start()
 
     def _run_sources(self, sources: tuple[SourceConfig, ...]) -> None:
         wanted = {s.name: s for s in sources}

@@ -79,7 +79,7 @@ def load(path: Path, checks: Sequence[Mapping[str, Any]] = ()) -> Config:
         except ConfigError as exc:
             problems += exc.problems
     if config is not None:
-        problems += [f"{path}: {line}" for line in grafanaconfig.problems(config.grafana)]
+        problems += [f"{path}: {line}" for line in grafanaconfig.problems(config.grafana, folder)]
     if config is not None and not problems:
         problems += [f"{path}: {line}" for line in spending.unpriced(config, folder)]
     if config is None or problems:
@@ -135,6 +135,8 @@ def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     grafana = raw.get("grafana")
     if isinstance(grafana, dict):
         yield "grafana.token", grafana.get("token")
+        if isinstance(records := grafana.get("records"), dict):
+            yield "grafana.records.token", records.get("token")
     webhooks = raw.get("webhooks")
     for i, one in enumerate(webhooks if isinstance(webhooks, list) else ()):
         if isinstance(one, dict):
@@ -208,6 +210,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "encoder": config.encoder.model_copy(update={"path": at(config.encoder.path)}),
             "webhooks": tuple(w.model_copy(update={"ca_file": at(w.ca_file)}) for w in config.webhooks),
             "prices": config.prices.model_copy(update={"file": at(config.prices.file)}),
+            "grafana": config.grafana and config.grafana.model_copy(update={"ca_file": at(config.grafana.ca_file)}),
             "sources": tuple(s.anchored(folder) for s in config.sources),
             "checks": tuple(
                 c.model_copy(

@@ -27,6 +27,7 @@ KINDS = ("incidents", "cases", "maintenance", "changes", "deployments")
 GROW_SECONDS = 300  # so often a region whose end is not known is drawn on to the present
 MOST = 200  # characters of a value that came with the traffic
 REGIONS = {"incidents": ("incident", "incident_id"), "cases": ("case", "case_id")}
+COLUMNS = {"incidents": "check_name, slice", "cases": "incident_count"}  # what their texts say besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class Growth:
                 if kind not in REGIONS:
                     continue
                 _, column = REGIONS[kind]
-                latest = f"SELECT * FROM {reader.source(kind, model)} {LATEST.format(column)}"
+                columns = f"model, revision, state, severity, opened_slot, resolved_slot, {column}, {COLUMNS[kind]}"
+                latest = f"SELECT {columns} FROM {reader.source(kind, model)} {LATEST.format(column)}"
                 for row in reader.query(f"SELECT * FROM ({latest}) WHERE state = 'open'"):
                     message = self._notes.region(kind, row, f"until/{bucket}", now)
                     if message.group not in waiting:

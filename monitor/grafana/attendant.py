@@ -25,7 +25,9 @@ class Attendant:
         one = config.grafana
         self._stopping = False
         self._clients = [Grafana(one)]
-        self.keeper = Keeper(self._clients[0], lambda: wanted.of(config), every=one.every, clock=clock, metrics=metrics)
+        self.keeper: Keeper | None = None
+        if one.sync:
+            self.keeper = Keeper(self._clients[0], lambda: wanted.of(config), every=one.every, clock=clock, metrics=metrics)
         self.courier: Courier | None = None
         if one.annotations:
             self._clients.append(Grafana(one))
@@ -36,7 +38,8 @@ class Attendant:
             self.courier = Courier(box, send, fill=filling.step)
 
     def start(self) -> None:
-        self.keeper.start()
+        if self.keeper is not None:
+            self.keeper.start()
         if self.courier is not None:
             self.courier.start()
 
@@ -44,6 +47,7 @@ class Attendant:
         self._stopping = True
         if self.courier is not None:
             self.courier.stop()
-        self.keeper.stop()
+        if self.keeper is not None:
+            self.keeper.stop()
         for client in self._clients:
             client.close()

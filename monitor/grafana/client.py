@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
@@ -78,7 +77,7 @@ class Grafana:
             port=parts.port,
             url_path_prefix=f"{path}/" if path else "",
             protocol=parts.scheme,
-            verify=str(config.verify) if isinstance(config.verify, Path) else config.verify,
+            verify=str(config.ca_file) if config.verify and config.ca_file else config.verify,
             timeout=config.timeout_seconds,
             organization_id=config.org,
             user_agent="modelwatch",

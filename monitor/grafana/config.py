@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from monitor.section import Seconds, Section
 
@@ -49,15 +49,28 @@ class Datasource(Section):
     scrape_seconds: Seconds = Field(15, description="Prometheus' scrape interval: no rate is read over less")
 
 
+class Records(Section):
+    """The daemon's own JSON API, as Grafana reaches it: what the tables of cases, incidents and records are read from, by the
+    plugin Infinity. Known by `uid`, which is the one that the dashboards ask unless another is chosen."""
+
+    url: HttpUrl
+    token: SecretStr | None = Field(None, min_length=1, description="of the role query; as ${env:NAME} or ${file:PATH}")
+    uid: str = Field("modelwatch-records", pattern=UID)
+    name: str = Field("modelwatch records", min_length=1, max_length=190)
+
+
 class GrafanaConfig(Section):
     url: HttpUrl
     token: SecretStr = Field(min_length=1, description="of a service account; as ${env:NAME} or ${file:PATH}")
     org: int | None = Field(None, ge=1, description="id of the organisation; default: that of the token")
-    verify: bool | Path = Field(True, description="false trusts any certificate; a path names who may have signed it")
+    verify: bool = Field(True, description="false trusts any certificate")
+    ca_file: Path | None = Field(None, description="who may have signed its certificate")
     timeout_seconds: float = Field(5.0, gt=0, le=10, allow_inf_nan=False, description="a daemon that is stopped waits for it")
+    sync: bool = Field(True, description="folder, datasources, dashboards; false for all but one of several daemons")
     every: Seconds = Field(300, description="so often it is looked whether all is in step")
     folder: Folder = Folder()
     datasource: Datasource | None = Field(None, description="default: it is there already, and left alone")
+    records: Records | None = Field(None, description="default: it is there already, and left alone")
     overwrite: bool = Field(False, description="dashboards that a person changed are made ours again")
     annotations: bool = Field(True, description="incidents and changes are shown on the time axis")
     alerts: bool = Field(False, description="our alert rules as Grafana's own, where Prometheus has none")
@@ -68,14 +81,15 @@ class GrafanaConfig(Section):
             raise ValueError("alerts: true needs datasource: the alert rules have to ask one; give its url and uid")
         return self
 
-    @field_validator("verify", mode="before")
-    @classmethod
-    def _a_path_or_not(cls, raw: Any) -> Any:
-        return Path(raw) if isinstance(raw, str) else raw
 
-
-def problems(config: GrafanaConfig | None, find: Callable[[str], object] = importlib.util.find_spec) -> list[str]:
-    """Why it cannot be used on this machine, as `path: what is wrong; what to do`."""
-    if config is None or find("grafana_client") is not None:
-        return []
-    return ["grafana: needs Grafana's client; URLLIB3_NO_OVERRIDE=1 pip install --no-binary urllib3-future 'modelwatch[grafana]'"]
+def problems(
+    config: GrafanaConfig | None, folder: Path, find: Callable[[str], object] = importlib.util.find_spec
+) -> Iterator[str]:
+    """Why it cannot be used on this machine, as `path: what is wrong; what to do`. Relative paths begin at `folder`."""
+    if config is None:
+        return
+    if config.ca_file is not None and not (folder / config.ca_file).exists():
+        yield f"grafana.ca_file: {folder / config.ca_file} is not there; create it or correct the path"
+    if find("grafana_client") is None:
+        install = "URLLIB3_NO_OVERRIDE=1 pip install --no-binary urllib3-future 'modelwatch[grafana]'"
+        yield f"grafana: needs Grafana's client; {install}"

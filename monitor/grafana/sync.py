@@ -38,8 +38,8 @@ class Step:
 def plan(grafana: Grafana, wanted: Wanted) -> Iterator[Step]:
     """What there is to do, one thing at a time: what comes first must be done before the next is asked for."""
     yield from _step("folder", wanted.folder.title, lambda: _folder(grafana, wanted.folder))
-    if (source := wanted.datasource) is not None:
-        yield from _step("datasource", source["name"], lambda: _datasource(grafana, source))
+    for source in wanted.datasources:
+        yield from _step("datasource", source["name"], lambda source=source: _datasource(grafana, source, force=wanted.force))  # type: ignore[misc]
     for one in wanted.dashboards:
         yield from _step("dashboard", one.title, lambda one=one: _dashboard(grafana, wanted, one))  # type: ignore[misc]
     for name, why in wanted.left_out.items():
@@ -82,13 +82,16 @@ def _folder(grafana: Grafana, folder: Folder) -> Step:
     return Step("folder", folder.title, "create", do=lambda: grafana.create_folder(folder.uid, folder.title))
 
 
-def _datasource(grafana: Grafana, wanted: Mapping[str, Any]) -> Step:
-    """What the config says counts; what else is set there, such as a password, stays."""
+def _datasource(grafana: Grafana, wanted: Mapping[str, Any], *, force: bool) -> Step:
+    """What the config says counts; what else is set there, such as a password, stays. A secret that is there is not shown: it is
+    sent where there is none, with whatever else changes, and by `force`."""
     name, uid = wanted["name"], wanted["uid"]
     there = grafana.datasource(uid)
     if there is None:
         return Step("datasource", name, "create", do=lambda: grafana.create_datasource(wanted))
-    lines = tuple(differences(there, wanted))
+    secrets = wanted.get("secureJsonData", {})
+    lines = tuple(differences(there, {key: value for key, value in wanted.items() if key != "secureJsonData"}))
+    lines += tuple(f"secureJsonData.{key}" for key in secrets if force or not there.get("secureJsonFields", {}).get(key))
     if not lines:
         return Step("datasource", name, "same")
     if there.get("readOnly"):

@@ -14,7 +14,7 @@ import yaml
 from monitor import data, external, rendering
 from monitor.errors import ModelwatchError
 from monitor.grafana import alerts
-from monitor.grafana.config import Datasource, Folder
+from monitor.grafana.config import Datasource, Folder, Records
 
 if TYPE_CHECKING:
     from monitor.config import Config
@@ -38,11 +38,12 @@ class Dashboard:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     folder: Folder
-    datasource: Mapping[str, Any] | None
+    datasources: Sequence[Mapping[str, Any]]
     dashboards: Sequence[Dashboard]
     groups: Sequence[Mapping[str, Any]] = ()  # of alert rules, as Grafana takes them
     left_out: Mapping[str, str] = field(default_factory=dict)  # alerts that Grafana cannot have, and why
     overwrite: bool = False
+    force: bool = False  # secrets, which Grafana does not show, are sent again
 
 
 def of(config: Config, *, force: bool = False) -> Wanted:
@@ -57,13 +58,17 @@ def of(config: Config, *, force: bool = False) -> Wanted:
     if one.alerts:
         assert one.datasource is not None, "the config has seen to it"
         found = alerts.convert(rules(config), datasource=one.datasource.uid, folder=one.folder.uid, external_url=link)
+    sources = [prometheus(one.datasource, link)] if one.datasource is not None else []
+    if one.records is not None:
+        sources.append(records(one.records))
     return Wanted(
         one.folder,
-        datasource(one.datasource, link) if one.datasource is not None else None,
+        sources,
         dashboards(data.folder("dashboards")),
         found.groups,
         found.left_out,
         one.overwrite or force,
+        force,
     )
 
 
@@ -92,7 +97,7 @@ def dashboards(folder: Path) -> list[Dashboard]:
     return found
 
 
-def datasource(config: Datasource, external_url: str) -> dict[str, Any]:
+def prometheus(config: Datasource, external_url: str) -> dict[str, Any]:
     """Of Prometheus, with a link from each exemplar to the page of its trace."""
     return {
         "uid": config.uid,
@@ -105,7 +110,26 @@ def datasource(config: Datasource, external_url: str) -> dict[str, Any]:
             "prometheusType": "Prometheus",
             "timeInterval": f"{config.scrape_seconds}s",
             "exemplarTraceIdDestinations": [
-                {"name": "trace_id", "url": f"{external_url}/traces/${{__value.raw}}", "urlDisplayLabel": "modelwatch"}
+                {"name": "trace_id", "url": f"{external_url}/traces/${{__value.raw}}", "urlDisplayLabel": "Open trace"}
             ],
         },
+    }
+
+
+def records(config: Records) -> dict[str, Any]:
+    """Of the plugin Infinity, on the daemon's API. It wants a token even where nobody asks for one."""
+    token = config.token.get_secret_value() if config.token is not None else "none"
+    return {
+        "uid": config.uid,
+        "name": config.name,
+        "type": "yesoreyeram-infinity-datasource",
+        "access": "proxy",
+        "url": config.url,
+        "jsonData": {
+            "auth_method": "bearerToken",
+            "allowedHosts": [config.url],
+            "customHealthCheckEnabled": True,
+            "customHealthCheckUrl": f"{config.url}/v1/cases?limit=1",
+        },
+        "secureJsonData": {"bearerToken": token},
     }

@@ -78,7 +78,7 @@ def an_older_release(server: GrafanaServer, grafana: Grafana) -> None:
     one = next(d for d in want(server).dashboards if d.uid == UID)
     old = wanted.Dashboard(UID, one.title, {**one.content, "description": "as it was", "panels": one.content["panels"][:-1]})
     server.folders.setdefault("modelwatch", {"uid": "modelwatch", "title": "modelwatch", "id": 1})
-    done = sync(grafana, wanted.Wanted(want(server).folder, None, [old]))
+    done = sync(grafana, wanted.Wanted(want(server).folder, [], [old]))
     assert [step.state for step in done][1:] == ["create"]
 
 
@@ -90,7 +90,7 @@ def test_a_bare_grafana_gets_everything_and_a_second_time_nothing(server: Grafan
     assert {meta["folderUid"] for meta in server.meta.values()} == {"modelwatch"}
     source = server.datasources["modelwatch-prometheus"]
     assert source["jsonData"]["exemplarTraceIdDestinations"] == [
-        {"name": "trace_id", "url": "https://watch.example.com/traces/${__value.raw}", "urlDisplayLabel": "modelwatch"}
+        {"name": "trace_id", "url": "https://watch.example.com/traces/${__value.raw}", "urlDisplayLabel": "Open trace"}
     ]
     server.asked.clear()
     assert set(states(sync(grafana, want(server))).values()) == {"same"}
@@ -143,7 +143,7 @@ def test_a_save_between_our_look_and_ours_is_not_lost(server: GrafanaServer, con
     grafana = connect()
     an_older_release(server, grafana)
     seen = []
-    for step in plan(grafana, wanted.Wanted(want(server).folder, None, [d for d in want(server).dashboards if d.uid == UID])):
+    for step in plan(grafana, wanted.Wanted(want(server).folder, [], [d for d in want(server).dashboards if d.uid == UID])):
         if step.state == "update":
             server.edited(UID, retitled)
             assert step.do is not None
@@ -207,6 +207,23 @@ def test_a_datasource_of_a_file_and_a_name_that_is_taken_are_said(server: Grafan
     assert kept.reason == "provisioned"
     (failed,) = only(sync(grafana, want(server, datasource={"url": "http://b:9090", "uid": "another"})), "failed")
     assert (failed.reason, "same name already exists" in failed.told) == ("conflict", True)
+
+
+def test_the_daemons_own_records_are_a_datasource_whose_token_is_sent_once(
+    server: GrafanaServer, connect: Callable[..., Grafana]
+) -> None:
+    grafana = connect()
+    settings: dict[str, Any] = {"records": {"url": "http://watch:9710", "token": "let-me-in"}}
+    assert not only(sync(grafana, want(server, **settings)), "failed")
+    source = server.datasources["modelwatch-records"]
+    assert (source["type"], source["secureJsonData"]) == ("yesoreyeram-infinity-datasource", {"bearerToken": "let-me-in"})
+    server.asked.clear()
+    assert set(states(sync(grafana, want(server, **settings))).values()) == {"same"}
+    settings["records"]["token"] = "another"
+    assert set(states(sync(grafana, want(server, **settings))).values()) == {"same"}, "Grafana does not show it"
+    (step,) = only(sync(grafana, want(server, force=True, **settings)), "update", "failed")
+    assert step.lines == ("secureJsonData.bearerToken",)
+    assert server.datasources["modelwatch-records"]["secureJsonData"] == {"bearerToken": "another"}
 
 
 def test_the_others_are_brought_in_step_where_one_is_refused(server: GrafanaServer, connect: Callable[..., Grafana]) -> None:
@@ -373,6 +390,11 @@ def test_a_config_without_grafana_is_told_what_to_give(tmp_path: Path, capsys: p
         ({"alerts": True, "datasource": None}, "grafana: alerts: true needs datasource"),
         ({"timeout_seconds": 60}, "grafana.timeout_seconds"),
         ({"folder": {"uid": "a b"}}, "grafana.folder.uid"),
+        ({"ca_file": "nowhere.pem"}, "nowhere.pem is not there; create it or correct the path"),
+        (
+            {"records": {"url": "http://w", "token": "in_the_file"}},
+            "grafana.records.token: a secret does not stand in the config",
+        ),
         ({"token": "glsa_in_the_file"}, "grafana.token: a secret does not stand in the config file"),
     ),
 )
@@ -392,7 +414,7 @@ def test_without_the_extra_check_config_says_how_to_get_it(file: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 1
     assert "grafana: needs Grafana's client; URLLIB3_NO_OVERRIDE=1 pip install" in done.stderr
-    assert problems(None, lambda name: None) == []
+    assert list(problems(None, file.parent, lambda name: None)) == []
 
 
 def test_a_file_that_is_no_dashboard_is_named(tmp_path: Path) -> None:
