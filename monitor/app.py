@@ -209,6 +209,7 @@ class App:
             # It ends before its process does, as it answers at once: what was paid so far is booked.
             self._begin(self._judging.start, self._judging.stop)
         self._closers.append(self._scorer.stop)  # a batch in hand is left: it is scored after the restart
+        self._closers.append(self._scoring.end)
         self._begin(self._scheduler.start, self._scheduler.stop)
         self._closers.append(self._worker.stop)
         self._sources: dict[str, Source] = {}

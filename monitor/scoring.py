@@ -60,6 +60,10 @@ class Scoring:
     def start(self) -> None:
         self._thread.start()
 
+    def end(self) -> None:
+        """Hold no record to account for what becomes of the scorer from here on."""
+        self._stop.set()
+
     def stop(self) -> None:
         self._stop.set()
         if self._thread.is_alive():

@@ -153,12 +153,13 @@ class Judging:
                 )
                 if _key(work) not in self._waiting
             ]
-            found, _, _ = self._readable(reader, due) if due else ([], [], [])
-        if not found:
-            return 0
-        self._waiting |= {_key(work): Waiting(work, row) for work, row in found}
-        self._finish([(_key(work), _given_up(), 0.0) for work, _ in found], {})
-        return len(found)
+            found, away, _ = self._readable(reader, due) if due else ([], [], [])
+        ends = [(work, row, _given_up()) for work, row in found]
+        ends += [(work, {**work, "trace_id": None}, _unread()) for work in away]  # nothing of it is left but its place here
+        if ends:
+            self._waiting |= {_key(work): Waiting(work, row) for work, row, _ in ends}
+            self._finish([(_key(work), score, 0.0) for work, _, score in ends], {})
+        return len(ends)
 
     def _readable(
         self, reader: Reader, works: Sequence[Mapping[str, Any]]
@@ -401,6 +402,10 @@ def _key(work: Mapping[str, Any]) -> Key:
 
 def _given_up(error: str = "it has waited longer than give_up_seconds") -> Score:
     return Score.not_evaluable("judge_unavailable", error=error[:500])
+
+
+def _unread() -> Score:
+    return Score.not_evaluable("rows_unavailable", error="what was stored of it could not be read for give_up_seconds")
 
 
 def _delete(transaction: Transaction, works: Sequence[Mapping[str, Any]]) -> None:

@@ -182,6 +182,17 @@ def test_a_stop_books_what_the_judge_was_asked_and_blames_no_record(start: Calla
         assert connection.execute("SELECT llm_model, calls FROM judge_spending").fetchall() == [("tiny-judge", 1)]
 
 
+def test_a_stop_in_the_middle_of_a_batch_is_held_against_no_record(start: Callable[..., App], tmp_path: Path) -> None:
+    app = start(checks=[check("bare", "Bareness", model="bot", threshold={"upper": 2})])
+    running = of(app)
+    sent = running.send("generations", generation("g", question="hang", contexts=["one"]))
+    assert sent.status_code == 200, sent.text
+    wait_for(lambda: running.value("modelwatch_queue_records", queue="scoring") == 1 and app._scorer.busy, "the batch", 60.0)
+    app.stop()
+    with duckdb.connect(str(tmp_path / "store" / "hot.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT record_id, attempts FROM work").fetchall() == [("g", 0)]
+
+
 def tail(store: Path) -> Any:
     with duckdb.connect(str(store / "audit.duckdb"), read_only=True) as connection:
         connection.execute(f"SET file_search_path = '{store}'")

@@ -370,6 +370,19 @@ def test_after_so_long_it_is_given_up_with_its_reason(judged: Callable[..., Judg
     assert one.scores() == [("a", "not_evaluable", "judge_unavailable", None)]
 
 
+def test_what_is_gone_from_the_store_does_not_wait_for_ever(judged: Callable[..., Judged], server: JudgeServer) -> None:
+    one = judged(judge(), give_up_seconds=600)
+    one.world.send("generations", answer("gone"), answer("there"))
+    one.world.score()
+    one.world.store.run(lambda t: t.execute("DELETE FROM generations WHERE record_id = 'gone'"))
+    one.judge()
+    assert one.scores("record_id, outcome") == [("there", "ok")]
+    one.world.clock.move(3_600)  # it may be a damaged segment, which somebody brings back
+    one.judge()
+    assert one.scores("record_id, reason") == [("gone", "rows_unavailable"), ("there", None)]
+    assert one.world.state("SELECT record_id FROM judging") == []
+
+
 def test_an_endpoint_that_is_down_for_long_leaves_no_queue_that_grows(judged: Callable[..., Judged], server: JudgeServer) -> None:
     one = judged(judge(), give_up_seconds=600, concurrency=1)
     server.mode = "500"
