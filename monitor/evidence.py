@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from monitor import answers
+from monitor import answers, reproduce, splits, worst
+from monitor.cases import happened
 from monitor.config import Check
 from monitor.reader import Reader, literal
-from monitor.schema import FEATURE, quote
-from monitor.slices import Condition, Slice
+from monitor.reproduce import of_answer, of_prediction
+from monitor.rowchecks import RowCheck
+from monitor.schema import quote
+from monitor.slices import Slice
 from monitor.verdicts import Judged
 
 WORST = 10
 PARTS = 20
+HISTORY = 60  # slots
 
 
 def gather(
@@ -25,14 +29,20 @@ def gather(
     end: datetime,
     *,
     log: str,
-    row_hash: str | None,
-    worse: str,
+    row: RowCheck | None,
     part: Slice,
-    verdict: Judged | None,
+    history: Sequence[Judged],
+    features: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Statistic, threshold, largest parts, and the SQL over `audit.duckdb` that gives the records. `log`: the first of those
-    whose rows were read."""
+    """Statistic and threshold, then and over time; largest parts, worst records, versions and prompts before and after, what
+    changed before; and the SQL over `audit.duckdb` that gives the number and the records. `log`: the first of those whose rows
+    were read. `history`: the verdicts up to the one that opened it."""
+    verdict = history[-1] if history else None
     bounds = verdict.bounds if verdict is not None else None
+    span = f"event_time >= '{start.isoformat()}' AND event_time < '{end.isoformat()}'"
+    flag = None
+    if row is not None:
+        flag = (row.hash, row.flag if check.flag is None else check.flag, row.worse)
     evidence: dict[str, Any] = {
         "statistic": reading["statistic"],
         "value": reading["value"],
@@ -47,52 +57,66 @@ def gather(
         "n_reference": reading["n_reference"],
         "parts": reading["parts"][:PARTS],
         "metrics": reading["metrics"],
+        "history": [_told(one) for one in history[-HISTORY:]],
+        "changes": happened.before(reader, check.model, end),
+        "number_sql": reproduce.number(reader, check, reading, span, end, part, flagged=flag),
     }
-    span = f"event_time >= '{start.isoformat()}' AND event_time < '{end.isoformat()}'"
+    of_answers = row is not None or log == "calls"
+    known = all(of_answers or _has_column(condition.field, features) for condition in part.where)
+    if known:
+        evidence["split"] = splits.before_and_after(
+            reader, check.model, start, end, part, answers_of=of_answers, row_hash=row.hash if row else None
+        )
     if log == "calls":
+        if not part.where:
+            evidence["worst_records"] = worst.calls(reader, check, start, end, str(reading["statistic"]))
         evidence["sql"] = (
-            f"SELECT * FROM answers g WHERE model = {literal(check.model)} AND {span}{_of_answer(part)} AND record_id IN "
+            f"SELECT * FROM answers g WHERE model = {literal(check.model)} AND {span}{of_answer(part)} AND record_id IN "
             f"(SELECT record_id FROM calls WHERE model = {literal(check.model)} AND counted AND {span}) ORDER BY event_time"
         )
         return evidence
-    if row_hash is None:
-        inside = "".join(f" AND {_of_prediction(condition)}" for condition in part.where)
+    if row is None:
+        if known:
+            evidence["worst_records"] = worst.predictions(reader, check, start, end, part, reading, features)
+        inside = "".join(f" AND {of_prediction(condition)}" for condition in part.where)
         evidence["sql"] = f"SELECT * FROM {quote('predictions_' + check.model)} WHERE {span}{inside} ORDER BY event_time"
         return evidence
-    order = "DESC" if worse == "higher" else "ASC"
+    order = "DESC" if row.worse == "higher" else "ASC"
     # Of each record the latest input revision counts.
-    chosen = f"settings_hash = {literal(row_hash)} AND flagged IS NOT NULL AND {span}"
-    last = "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY revision DESC) = 1"
+    chosen = f"settings_hash = {literal(row.hash)} AND flagged IS NOT NULL AND {span}"
     inside, params, of_slice = "", [], ""
     if part.where:
         fields = sorted({condition.field for condition in part.where})
         told = answers.told_apart(reader, check.model, start, end, fields)
         inside, params = f"AND record_id IN (SELECT record_id FROM {told} WHERE {part.sql(quote)})", [start, end]
-        of_slice = _of_answer(part).replace(" AND ", " WHERE ", 1)
+        of_slice = of_answer(part).replace(" AND ", " WHERE ", 1)
     evidence["worst_records"] = reader.query(
         f"SELECT record_id, trace_id, value, revision FROM {reader.source('scores', check.model, since=start, until=end)} "
-        f"WHERE {chosen} {inside} {last} ORDER BY value {order}, record_id LIMIT {WORST}",
+        f"WHERE {chosen} {inside} {reproduce.LATEST} ORDER BY value {order}, record_id LIMIT {WORST}",
         params,
     )
     evidence["sql"] = (
         f"SELECT record_id, s.value, g.prompt_version, g.question, g.response FROM (SELECT * FROM scores WHERE "
-        f"model = {literal(check.model)} AND {chosen} {last}) s JOIN answers g USING (model, record_id){of_slice} "
+        f"model = {literal(check.model)} AND {chosen} {reproduce.LATEST}) s JOIN answers g USING (model, record_id){of_slice} "
         f"ORDER BY s.value {order}, record_id"
     )
     return evidence
 
 
-def _of_answer(part: Slice) -> str:
-    """SQL over generations of the alias g, to be added to a condition."""
-    return f" AND {part.sql(lambda field: answers.text_of(field, spans=False))}" if part.where else ""
+def _has_column(field: str, features: Mapping[str, str]) -> bool:
+    """Whether a field of predictions can be asked for in SQL: a feature beyond `max_features` is kept as JSON."""
+    return field in features or field == "model_version" or field.startswith("attributes.")
 
 
-def _of_prediction(condition: Condition) -> str:
-    """SQL over the view of a model's predictions. A whole number is written with a point there and without one here."""
-    what, _, key = condition.field.partition(".")
-    if condition.field == "model_version":
-        return condition.sql("model_version")
-    if what == "attributes":
-        return condition.sql(f"json_extract_string(extra, {literal(f'$.{quote(key)}')})")
-    values = (*condition.values, *(f"{value}.0" for value in condition.values if value.lstrip("-").isdecimal()))
-    return Condition(condition.field, values, condition.inside).sql(f"{quote(FEATURE + condition.field)}::VARCHAR")
+def _told(verdict: Judged) -> dict[str, Any]:
+    bounds = verdict.bounds
+    return {
+        "slot": verdict.slot.isoformat(),
+        "outcome": verdict.outcome.value,
+        "judged": verdict.number,
+        "low": verdict.low,
+        "high": verdict.high,
+        "lower": bounds.lower if bounds else None,
+        "upper": bounds.upper if bounds else None,
+        "firing": verdict.firing,
+    }

@@ -307,7 +307,7 @@ class CheckRunner:
         return [(field, value) for field, values in found.items() for value in values]
 
     def _prove(
-        self, reader: Reader, part: Slice, slot: datetime, reading: Mapping[str, Any], verdict: Judged | None
+        self, reader: Reader, part: Slice, slot: datetime, reading: Mapping[str, Any], history: Sequence[Judged]
     ) -> dict[str, Any]:
         return evidence.gather(
             reader,
@@ -316,10 +316,10 @@ class CheckRunner:
             slot - timedelta(seconds=self.check.window_seconds),
             slot,
             log=self._meter.kinds[0],
-            row_hash=self._meter.row.hash if self._meter.row else None,
-            worse=self._meter.worse,
+            row=self._meter.row,
             part=part,
-            verdict=verdict,
+            history=history,
+            features=self._features(),
         )
 
     def _count(self, readings: Sequence[dict[str, Any]]) -> None:

@@ -240,6 +240,11 @@ class History:
     def at(self, slot: datetime) -> Judged | None:
         return self._verdicts.get(slot)
 
+    def until(self, slot: datetime, most: int) -> list[Judged]:
+        """The verdicts up to that on `slot`, itself included, as far as they are kept, at most so many."""
+        end = bisect_left(self._slots, slot) + (slot in self._verdicts)
+        return [self._verdicts[at] for at in self._slots[max(0, end - most) : end]]
+
     @property
     def latest(self) -> Judged | None:
         return self._verdicts[self._slots[-1]] if self._slots else None
