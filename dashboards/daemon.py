@@ -5,11 +5,13 @@ from __future__ import annotations
 from dashboards.frame import Row, dashboard
 from dashboards.intake import INTAKE
 from dashboards.panel import GREEN, RED_FROM_ONE, Panel
-from dashboards.promql import HERE, MODEL, TARGET, by_instance, increase, rate
+from dashboards.promql import HERE, MODEL, TARGET, increase, ours
 from dashboards.storing import STORE
 from dashboards.work import DETECTORS, GPU, OUTPUTS, QUEUES
 
 CLOCK = f"modelwatch_clock_timestamp_seconds{{{TARGET}}}"
+
+OURS = f"and on (job, instance) modelwatch_build_info{{{TARGET}}}"
 
 STATE: Row = (
     "Is it well?",
@@ -116,28 +118,28 @@ PROCESS: Row = (
             "CPU",
             "Cores used by the daemon's own process; its helpers are apart.",
             "short",
-            [(rate("process_cpu_seconds_total", TARGET, "instance"), HERE)],
+            [(f"max by (instance) (rate(process_cpu_seconds_total{{{TARGET}}}[$__rate_interval]) {OURS})", HERE)],
         ),
         Panel(
             "memory",
             "Memory",
             "Resident, of the daemon's own process.",
             "bytes",
-            [(by_instance("process_resident_memory_bytes"), HERE)],
+            [(f"max by (instance) ({ours('process_resident_memory_bytes')})", HERE)],
         ),
         Panel(
             "files",
             "Open files, of those allowed",
             "At 1 no connection is taken any more.",
             "percentunit",
-            [(f"{by_instance('process_open_fds')} / {by_instance('process_max_fds')}", HERE)],
+            [(f"max by (instance) ({ours('process_open_fds')}) / max by (instance) ({ours('process_max_fds')})", HERE)],
         ),
         Panel(
             "scrape",
             "Scrapes",
             "Time of a scrape of its metrics, as Prometheus measures it.",
             "s",
-            [(by_instance("scrape_duration_seconds"), HERE)],
+            [(f"max by (instance) ({ours('scrape_duration_seconds')})", HERE)],
         ),
         Panel(
             "clock",
@@ -152,7 +154,7 @@ PROCESS: Row = (
             "In a scrape, and label sets beyond the limit of their metric: those are counted together, or left out.",
             "short",
             [
-                (by_instance("scrape_samples_scraped"), HERE),
+                (f"max by (instance) ({ours('scrape_samples_scraped')})", HERE),
                 (increase("modelwatch_exporter_overflow_total", TARGET, "metric"), "{{metric}} beyond its limit"),
                 (f"sum(modelwatch_features_not_shown{{{MODEL}}})", "features without a series"),
             ],

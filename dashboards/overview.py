@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards.frame import CHECK_VARIABLE, Row, dashboard
 from dashboards.panel import CASES, GREEN, RED_FROM_ONE, YES_NO, Column, Link, Panel, Table
-from dashboards.promql import CHECK, MODEL, TARGET, age, largest, rate
+from dashboards.promql import CHECK, MODEL, TARGET, age, largest, ours, rate
 
 ALERTS = 'alertname=~"Modelwatch.+", alertname!="ModelwatchWatchdog", alertstate="firing", model=~"$model|"'
 
@@ -16,7 +16,7 @@ FRESH: Row = (
             "Daemons that cannot be scraped",
             "While one is down its checks say nothing new, and what fired before is shown for 30 minutes.",
             "short",
-            [(f"count(up{{{TARGET}}} == 0) or vector(0)", "down")],
+            [(f"count({ours('up')} == 0) or vector(0)", "down")],
             "stat",
             4,
             5,

@@ -41,6 +41,11 @@ def quantiles(
     return [(quantile(q, metric, where, by), f"{legend} p{round(q * 100)}".strip()) for q in of]
 
 
+def ours(metric: str) -> str:
+    """A metric that other programs have, too, of our daemons alone: this Prometheus may scrape others, and all jobs be chosen."""
+    return f"({metric}{{{TARGET}}} and on (job, instance) last_over_time(modelwatch_build_info{{{TARGET}}}[1d]))"
+
+
 def largest(metric: str, where: str, by: str) -> str:
     """A gauge that one daemon exports for each of these labels."""
     return f"max by ({by}) ({metric}{{{where}}})"

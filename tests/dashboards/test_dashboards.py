@@ -15,7 +15,7 @@ import yaml
 
 from dashboards import build
 from dashboards.panel import panel_id
-from dashboards.promql import CHECK
+from dashboards.promql import CHECK, TARGET
 from monitor import catalogue, data
 from tests.dashboards.reading import (
     FOLDER,
@@ -195,6 +195,7 @@ def test_queries_go_by_every_variable_that_their_metric_has_a_label_for(name: st
             assert 'job=~"$job"' in narrowed, expr
             assert 'instance=~"$instance"' in narrowed, expr
             if metric in FOREIGN:
+                assert "and on (job, instance)" in expr, "other programs have it, too, and all jobs may be chosen"
                 continue
             labels = SPECS[next(iter(metrics(metric)))].labels
             for variable in chosen & set(labels):
@@ -208,8 +209,12 @@ def test_queries_use_counters_as_counters_over_a_window_that_fits_the_scrapes(na
         for window in re.findall(
             r"\[([^]]+)\]", expr.replace("last_over_time(modelwatch_firing", "") if "[30m]" in expr else expr
         ):
-            # A daemon that is away stays on the board as long as its alerts stay up.
-            assert window == "$__rate_interval" or f"last_over_time(modelwatch_firing{{{CHECK}}}[30m])" in expr, expr
+            # A daemon that is away stays on the board: its checks as long as its alerts stay up, itself for a day.
+            last = {
+                "30m": f"last_over_time(modelwatch_firing{{{CHECK}}}[30m])",
+                "1d": f"last_over_time(modelwatch_build_info{{{TARGET}}}[1d])",
+            }
+            assert window == "$__rate_interval" or last[window] in expr, expr
         for counter in re.findall(r"\w+(?:_total|_bucket|_count)\{", expr):
             assert re.search(r"(rate|increase)\(" + re.escape(counter), expr), expr
 
