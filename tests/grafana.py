@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import ssl
 import threading
 import time
 from collections import deque
@@ -69,6 +70,7 @@ class GrafanaServer:
         self.next: deque[int | str] = deque()
         self.orgs = {1}
         self.prefix = ""
+        self.tls: ssl.SSLContext | None = None
         self.migrates = False  # a newer Grafana brings a dashboard to its own schema when it is read
         self._late: list[Callable[[], object]] = []
         self._id = 0
@@ -108,6 +110,8 @@ class GrafanaServer:
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._port = self._server.server_port
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
@@ -118,7 +122,7 @@ class GrafanaServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}{self.prefix}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self._port}{self.prefix}"
 
     def writes(self) -> list[tuple[str, str]]:
         return [(method, path) for method, path in self.asked if method != "GET"]

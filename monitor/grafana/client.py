@@ -36,9 +36,9 @@ LASTING: frozenset[Reason] = frozenset({"rejected", "conflict", "changed", "not_
 class GrafanaError(ModelwatchError):
     """Grafana did not do it. `reason` is one of `REASONS`; `passing` says that the same call may succeed later."""
 
-    def __init__(self, reason: Reason, message: str, status: int = 0) -> None:
-        hint = f"; {HINTS[reason]}" if reason in HINTS else ""
-        super().__init__(f"{message}{hint}")
+    def __init__(self, reason: Reason, message: str, status: int = 0, hint: str | None = None) -> None:
+        hint = HINTS.get(reason) if hint is None else hint
+        super().__init__(f"{message}; {hint}" if hint else message)
         self.reason = reason
         self.status = status
 
@@ -181,6 +181,9 @@ class Grafana:
             raise GrafanaError("timeout", f"{self.url}: no answer in time") from exc
         except (niquests.exceptions.TooManyRedirects, niquests.exceptions.JSONDecodeError) as exc:
             raise GrafanaError("answer", f"{self.url}: what answers there is not Grafana's API ({type(exc).__name__})") from exc
+        except niquests.exceptions.SSLError as exc:
+            hint = "give grafana.ca_file, or correct grafana.url"
+            raise GrafanaError("unreachable", f"{self.url}: its certificate is not trusted", hint=hint) from exc
         except (niquests.exceptions.RequestException, OSError) as exc:
             raise GrafanaError("unreachable", f"{self.url}: {type(exc).__name__}") from exc
         if not isinstance(found, kind):

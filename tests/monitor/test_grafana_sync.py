@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 from prometheus_client import CollectorRegistry
 
@@ -286,6 +288,25 @@ def test_a_grafana_below_a_path_is_asked_there(server: GrafanaServer, connect: C
     server.prefix = "/grafana"
     assert not only(sync(connect(), want(server)), "failed")
     assert all(path.startswith("/grafana/api/") for _, path in server.asked)
+
+
+def test_a_certificate_is_looked_at_unless_it_is_told_not_to(
+    server: GrafanaServer, connect: Callable[..., Grafana], tmp_path: Path
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    server.stop()
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server.tls)
+    server.start()
+    for name, one in (("ours", authority), ("other", other)):
+        one.cert_pem.write_to_path(tmp_path / name)
+    assert connect(ca_file=tmp_path / "ours").folder("modelwatch") is None
+    for settings in ({}, {"ca_file": tmp_path / "other"}):
+        with pytest.raises(GrafanaError, match=r"its certificate is not trusted; give grafana\.ca_file") as caught:
+            connect(**settings).folder("modelwatch")
+        assert caught.value.reason == "unreachable"
+    with pytest.warns(Warning, match="Unverified HTTPS request"):
+        assert connect(verify=False).folder("modelwatch") is None
 
 
 def keeper(server: GrafanaServer, grafana: Grafana, metrics: Metrics, clock: FakeClock, **settings: Any) -> Keeper:
