@@ -20,11 +20,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from detectors.memo import Memo
 
@@ -88,6 +88,18 @@ class DetectorConfig(BaseModel):
     """Base of every detector's settings: frozen, and a misspelled key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _files_hash: str = PrivateAttr("")
+
+    @property
+    def files_hash(self) -> str:
+        """Of what is in the files that its paths name, part of what makes two of them equal; "" where nobody has looked."""
+        return self._files_hash
+
+    def of_files(self, digest: str) -> Self:
+        """The same settings, of files with this content."""
+        made = self.model_copy()
+        made._files_hash = digest
+        return made
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -456,6 +468,7 @@ def text_of_number(value: float) -> str:
 
 
 def settings_hash(detector: type[RowDetector] | type[WindowDetector], config: DetectorConfig) -> str:
-    """Sixteen hex digits over name, version and settings: equal hash, equal maths."""
-    text = json.dumps([detector.name, detector.version, config.model_dump(mode="json")], sort_keys=True)
+    """Sixteen hex digits over name, version, settings and the files they name: equal hash, equal maths."""
+    files = [config.files_hash] if config.files_hash else []
+    text = json.dumps([detector.name, detector.version, config.model_dump(mode="json"), *files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

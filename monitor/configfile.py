@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from detectors.modelfolder import ModelMissing, ModelUnfit, find_model
 from monitor import crosschecks, models
 from monitor.config import Config, Listener, StoreConfig, Tls
+from monitor.contents import with_files_hash
 from monitor.crosschecks import Sound
 from monitor.errors import ConfigError
 from monitor.genai import prices
@@ -84,7 +85,10 @@ def load(path: Path, checks: Sequence[Mapping[str, Any]] = ()) -> Config:
         problems += [f"{path}: {line}" for line in spending.unpriced(config, folder)]
     if config is None or problems:
         raise ConfigError(problems)
-    return _anchored(models.in_config(config, store), folder)
+    try:
+        return _anchored(models.in_config(config, store), folder)
+    except OSError as exc:
+        raise ConfigError([f"{path}: {exc.filename}: cannot be read ({exc.strerror}); correct permissions or path"]) from exc
 
 
 def store_path(path: Path) -> Path:
@@ -216,7 +220,7 @@ def _anchored(config: Config, folder: Path) -> Config:
                 c.model_copy(
                     update={
                         "reference": c.reference and c.reference.model_copy(update={"file": at(c.reference.file)}),
-                        "settings": models.anchored(c.settings, folder),
+                        "settings": with_files_hash(models.anchored(c.settings, folder)),
                     }
                 )
                 for c in config.checks

@@ -39,6 +39,7 @@ class DetectorSpec:
 
     name: str
     settings: str  # JSON, so that equal settings are equal text
+    files_hash: str = ""  # of what they name: with another content it is built anew
 
     def build(self) -> Any:
         detector = registry.load(self.name)

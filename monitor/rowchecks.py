@@ -19,7 +19,8 @@ class RowCheck:
     def __init__(self, name: str, config: Any) -> None:
         detector = registry.load(name)
         assert registry.is_row(detector)
-        self.spec = DetectorSpec(name, orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode())
+        settings = orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+        self.spec = DetectorSpec(name, settings, config.files_hash)
         self.name = detector.name
         self.version = detector.version
         self.inputs = detector.inputs

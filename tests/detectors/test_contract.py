@@ -131,6 +131,14 @@ def test_equal_settings_have_an_equal_hash_and_others_have_another() -> None:
     assert len({digest(), digest(high=0.9), digest(low=1.0), digest(newer)}) == 4
 
 
+def test_settings_whose_files_have_another_content_are_other_settings() -> None:
+    detector: Any = Example
+    one, other = Example.Config().of_files("1"), Example.Config().of_files("2")
+    assert one != other
+    assert one == Example.Config().of_files("1")
+    assert len({settings_hash(detector, config) for config in (one, other, Example.Config())}) == 3
+
+
 def test_a_hash_does_not_change_between_releases_by_accident() -> None:
     detector: Any = Example
     assert settings_hash(detector, Example.Config()) == "586018e209eb0017"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import textwrap
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from monitor import configfile, models
 from monitor.errors import ConfigError
 from monitor.models import ModelRefused
 from monitor.modelscommand import DETOXIFY
+from monitor.rowchecks import RowCheck
 from tests.monitor.test_cli import run
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -205,6 +207,30 @@ def test_a_config_refers_to_a_placed_model_by_its_name_or_by_a_path(tmp_path: Pa
     assert check.settings.checkpoint == tmp_path / "data" / "models" / "tiny"  # type: ignore[attr-defined]
     [check] = configfile.load(written(tmp_path, checkpoint.name)).checks
     assert check.settings.checkpoint == checkpoint  # type: ignore[attr-defined]
+
+
+def test_another_checkpoint_under_the_same_path_is_told_apart(tmp_path: Path, checkpoint: Path) -> None:
+    config = written(tmp_path, checkpoint.name)
+
+    def settings_hash() -> str:
+        [check] = configfile.load(config).checks
+        return RowCheck(check.detector, check.settings).hash
+
+    before, known = settings_hash(), configfile.load(config).checks
+    os.utime(checkpoint / "tiny.ckpt", (0, 0))
+    assert (settings_hash(), configfile.load(config).checks) == (before, known), "the content counts"
+    data = bytearray((checkpoint / "tiny.ckpt").read_bytes())
+    data[-1] ^= 1
+    (checkpoint / "tiny.ckpt").write_bytes(data)
+    assert settings_hash() != before
+    assert configfile.load(config).checks != known, "else a reload would keep the one and make the other"
+
+
+def test_what_is_no_file_is_no_part_of_a_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
+    (checkpoint / "more.txt").mkdir()
+    (checkpoint / "more.txt" / "loop").symlink_to("loop")
+    (checkpoint / "gone.txt").symlink_to(tmp_path / "nowhere")
+    assert configfile.load(written(tmp_path, checkpoint.name)).checks, "what is no file is none of it"
 
 
 def problem(path: Path) -> str:
