@@ -73,7 +73,7 @@ class Watched:
 
 @pytest.fixture
 def watched(make_world: Callable[..., World], server: GrafanaServer) -> Iterator[Watched]:
-    section = {"url": server.url, "token": "glsa_editor", "timeout_seconds": 0.3}
+    section = {"url": server.url, "token": "glsa_editor", "timeout_seconds": 2}
     one = Watched(make_world(checks=[check("mean")], grafana=section, external_url="https://watch.example.com"), server)
     yield one
     one.grafana.close()
@@ -201,7 +201,7 @@ def test_an_incident_that_a_restated_reading_takes_back_is_gone(watched: Watched
 def test_of_the_time_before_grafana_was_there_only_what_is_open_is_told(
     make_world: Callable[..., World], server: GrafanaServer
 ) -> None:
-    section = {"url": server.url, "token": "glsa_editor", "timeout_seconds": 0.3}
+    section = {"url": server.url, "token": "glsa_editor", "timeout_seconds": 2}
     world = make_world(checks=[check("mean"), check("other", threshold={"upper": 1000})], grafana=section)
     for n, value in enumerate((HIGH, LOW, HIGH)):
         world.send("predictions", prediction(f"r{n}", NOON + n * TEN + TEN / 2, prediction=value))

@@ -33,7 +33,7 @@ def incidents(server: GrafanaServer) -> list[dict[str, Any]]:
 
 def test_an_incident_is_one_region_through_an_outage_of_grafana_and_a_restart_of_the_daemon(tmp_path: Path) -> None:
     with GrafanaServer() as server:
-        section = {"url": server.url, "token": "${file:token}", "timeout_seconds": 1, "datasource": {"url": "http://p:9090"}}
+        section = {"url": server.url, "token": "${file:token}", "timeout_seconds": 2, "datasource": {"url": "http://p:9090"}}
         (tmp_path / "token").write_text("glsa_admin")
         path = write(tmp_path, checks=[check("mean", every="1s", idle_timeout="1s")], grafana=section)
         traffic, app = Traffic(), App(path)

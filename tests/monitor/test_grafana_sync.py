@@ -53,7 +53,7 @@ def connect(server: GrafanaServer) -> Iterator[Callable[..., Grafana]]:
 
 
 def section(server: GrafanaServer, token: str = "glsa_admin", **settings: Any) -> GrafanaConfig:
-    return GrafanaConfig.model_validate({"url": server.url, "token": token, "timeout_seconds": 0.5, **settings})
+    return GrafanaConfig.model_validate({"url": server.url, "token": token, **settings})
 
 
 def want(
@@ -259,7 +259,7 @@ def test_an_answer_that_is_none_has_a_word_for_it(
 ) -> None:
     server.next.append(event)
     with pytest.raises(GrafanaError) as caught:
-        connect().folder("modelwatch")
+        connect(timeout_seconds=0.3 if event == "hang" else 5).folder("modelwatch")
     assert caught.value.reason == reason
     assert "glsa_admin" not in str(caught.value)
 
@@ -355,7 +355,7 @@ def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
 def file(tmp_path: Path, server: GrafanaServer) -> Path:
     (tmp_path / "token").write_text("glsa_admin\n")
     path = tmp_path / "monitor.yaml"
-    one = {"url": server.url, "token": "${file:token}", "timeout_seconds": 0.5, "datasource": SOURCE}
+    one = {"url": server.url, "token": "${file:token}", "datasource": SOURCE}
     path.write_text(yaml.safe_dump({"models": [], "grafana": one}))
     return path
 
