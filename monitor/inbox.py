@@ -408,6 +408,8 @@ class Inbox:
             for when in opened.blocks[kind, model].columns.head("event_time"):
                 lag = (opened.received_at - when).total_seconds()
                 self._metrics.event_lag.labels(kind).observe(max(0.0, lag))
+                if lag < -FUTURE_TOLERANCE.total_seconds():
+                    self._metrics.ahead.labels(model, kind).inc()
 
     def _count_duplicates(self, opened: Opened, answer: Answer) -> None:
         for model, count in answer.duplicates_by.items():

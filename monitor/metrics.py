@@ -67,6 +67,9 @@ class Metrics:
             "modelwatch_ingest_request_duration_seconds", "Time to the durable answer", ("transport",), LATENCY
         )
         self.event_lag = self._histogram("modelwatch_ingest_event_lag_seconds", "Time received less event time", ("kind",), LAG)
+        self.ahead = self._counter(
+            "modelwatch_ingest_batches_ahead_total", "Batches whose first record is over 5 min ahead of us", ("model", "kind")
+        )
         self.in_flight = self._gauge("modelwatch_ingest_requests_in_flight", "Requests being answered", ("transport",))
         self.last_record = self._gauge(
             "modelwatch_ingest_last_success_timestamp_seconds", "When a record was last stored", ("model", "kind")

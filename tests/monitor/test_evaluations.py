@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -437,3 +438,20 @@ def test_a_secret_in_the_file_and_a_model_that_is_not_there_are_problems_with_a_
     assert "export.otlp.headers.Authorization: a secret does not stand in the config file" in said
     assert "export.otlp.models.0" in said
     assert "bto" in said
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing(world: World, sink: HttpSink, exporter: Made) -> None:
+    """Waits are counted on a clock that nobody sets."""
+    out = exporter(world)
+    scored(world, "a")
+    sink.answer = lambda export: (503, b"", {})
+    out.step()
+    sink.answer = lambda export: (200, b"", {})
+    world.clock._now -= timedelta(days=30)
+    world.clock.move(2)
+    assert out.step() == 1
+    world.clock._now += timedelta(days=400)
+    scored(world, "b")
+    out.step()
+    assert sink.ids == ["a", "b"]
+    assert waiting(world) == 0
