@@ -17,6 +17,7 @@ from monitor.serving import Availability, Flagged, Hosts, Quota, RulesConfig, ma
 OWN = "config.rules.yml"
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 VOLUMES = ("1h", "6h", "1d", "3d")
+GRAFANA = "http://localhost:3000"  # where the compose file has it
 ANY = "all"  # the label of a quota for all LLMs of a provider, or for one LLM whoever provides it
 
 HEAD = """\
@@ -52,7 +53,8 @@ def _named(text: str, config: Config) -> str:
     text = text.replace(f'job="{shipped.job}"', f'job="{rules.job}"')
     text = text.replace(f"job: {shipped.job}\n", f"job: {_plain(rules.job)}\n")
     text = text.replace(f"{shipped.runbook_url}#", f"{rules.runbook_url}#")
-    text = text.replace(f"{shipped.grafana_url}/d/", f"{rules.grafana_url.rstrip('/')}/d/")
+    grafana = rules.grafana_url or (config.grafana.url if config.grafana is not None else GRAFANA)
+    text = text.replace(f"{GRAFANA}/d/", f"{grafana.rstrip('/')}/d/")
     if config.external_url is not None:
         text = text.replace(EXTERNAL_URL, config.external_url.replace("{", "%7B"))  # no template of ours
     return text

@@ -136,8 +136,8 @@ class RulesConfig(Section):
         pattern=r"^https?://[^\s\"'{}]+$",
         description="where people find the runbook; an alert adds its heading",
     )
-    grafana_url: str = Field(
-        "http://localhost:3000", pattern=r"^https?://[^\s\"'{}]+$", description="where people open Grafana; a rule adds the panel"
+    grafana_url: str | None = Field(
+        None, pattern=r"^https?://[^\s\"'{}]+$", description="where people open Grafana; by default grafana.url"
     )
 
 

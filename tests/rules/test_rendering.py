@@ -12,6 +12,7 @@ import yaml
 from monitor import cli, configfile, rendering
 from monitor.config import Config
 from monitor.errors import ConfigError
+from monitor.serving import RulesConfig
 from tests.rules.reading import FILES, RULES
 from tests.rules.test_rules import run
 
@@ -118,7 +119,14 @@ def test_the_names_of_a_config_stand_in_place_of_the_shipped_ones(rendered: Path
     assert spent == "https://watch.example.org/mw/cases?model={{ $labels.model }}"
 
 
-# One day of an hour each. What is rendered is asked for by values that only the limits of the config tell apart.
+def test_links_lead_to_the_grafana_of_the_config_unless_people_open_it_elsewhere() -> None:
+    config = Config.model_validate({"grafana": {"url": "http://grafana:3000", "token": "glsa_" + "x" * 20}})
+    assert "http://grafana:3000/d/modelwatch-overview" in rendering.render(config, RULES)["daemon.rules.yml"]
+    config = config.model_copy(update={"rules": RulesConfig(grafana_url="https://grafana.example.org")})
+    assert "https://grafana.example.org/d/modelwatch-overview" in rendering.render(config, RULES)["daemon.rules.yml"]
+
+
+# What is rendered is asked for by values that only the limits of the config tell apart.
 SERIES = {
     'modelwatch_llm_requests_total{provider="openai",llm_model="gpt-4o"}': "0+10x240",
     'modelwatch_llm_errors_total{provider="openai",llm_model="gpt-4o",class="auth"}': "0+10x240",
