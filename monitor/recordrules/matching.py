@@ -42,6 +42,25 @@ class Found:
     cursor: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """New scores of one settings hash: the least and the largest, and whether one is of a record that was scored before."""
+
+    low: float | None
+    high: float | None
+    again: bool
+
+
+def glance(reader: Reader, model: str, cursor: int, last: int) -> dict[str, Seen]:
+    """What is new of a model's scores, by settings hash: one query for all rules, most of which it spares one of their own."""
+    rows = reader.query(
+        "SELECT settings_hash, min(value) AS low, max(value) AS high, bool_or(revision > 1) AS again FROM "
+        f"{reader.source('scores', model, after_seq=cursor)} WHERE seq > ? AND seq <= ? GROUP BY settings_hash",
+        [cursor, last],
+    )
+    return {row["settings_hash"]: Seen(row["low"], row["high"], row["again"]) for row in rows}
+
+
 class Matching:
     """Of one rule. `kind` is the log that it follows."""
 
@@ -60,6 +79,15 @@ class Matching:
     def what(self) -> str:
         """In a few words, what is counted or compared."""
         return f"score of {self.rule.check}" if self.rule.check is not None else f"masked: {', '.join(self.rule.masked)}"
+
+    def may_hold(self, seen: Mapping[str, Seen]) -> bool:
+        """Whether a look is worth it, by what is there of the scores of each settings hash."""
+        if self.kind != "scores":
+            return True
+        one = seen.get(self._hash)
+        if one is None:
+            return False
+        return one.again or any(value is not None and self.rule.beyond(value) for value in (one.low, one.high))
 
     def look(self, reader: Reader, cursor: int, last: int, now: datetime) -> Found:
         """Rows after `cursor`, up to `last`, which are all there."""

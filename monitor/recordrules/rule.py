@@ -3,7 +3,7 @@ place it has read to in one transaction. So each match counts once, whatever die
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,14 @@ from monitor.past import LATEST
 from monitor.reader import Reader, literal
 from monitor.recordrules.book import HOUR, KEYS_KEPT, WORST, Assigned, Book, Incident, Match
 from monitor.recordrules.config import RecordRule
-from monitor.recordrules.matching import Matching, places_of
+from monitor.recordrules.matching import Matching, Seen, places_of
 from monitor.slices import ALL
 from monitor.store import Store
 from monitor.transaction import Transaction
 
 CURSOR = ("check_name", "kind")
 DETECTOR = "record_rule"
+CURSOR_SECONDS = 10.0  # so often a place is stored that nothing was found on the way to; after a crash that is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Rule:
         self._metrics = metrics
         self._key = f"rule:{rule.model}/{rule.name}"  # no check is called so
         self._unsure = False  # what is known here may not be what is stored
-        self._cursor = self._opened = 0
+        self._cursor = self._stored = self._opened = 0
+        self._stored_at = clock.monotonic()
         for outcome in ("opened", "joined", "limited", "restated", "withdrawn"):
             metrics.rule_matches.labels(rule.model, rule.name, outcome).inc(0)
         self._restore()
@@ -65,10 +67,25 @@ class Rule:
     def due(self) -> bool:
         """Whether there is anything to look at. Asks no query."""
         last = self._store.last_seq(self._matching.kind, self.rule.model)
-        if self._unsure or self._store.opened != self._opened or last > self._cursor:
+        if self._unsure or self._store.opened != self._opened or last > self._cursor or self._unstored:
             return True
         next_clear = self._book.next_clear
         return next_clear is not None and self._clock.now() >= next_clear
+
+    def reads_scores(self) -> tuple[int, int] | None:
+        """After which place it reads scores, and up to which; None where it reads none, or has to be restored first."""
+        if self._matching.kind != "scores" or self._unsure or self._store.opened != self._opened:
+            return None
+        return self._cursor, self._store.last_seq("scores", self.rule.model)
+
+    def pass_by(self, seen: Mapping[str, Seen], last: int) -> None:
+        """Go on from `last`, where none of what was seen up to there can match."""
+        if not self._matching.may_hold(seen):
+            self._cursor = max(self._cursor, last)
+
+    @property
+    def _unstored(self) -> bool:
+        return self._cursor != self._stored and self._clock.monotonic() - self._stored_at >= CURSOR_SECONDS
 
     def step(self) -> int:
         """How many matches were stored.
@@ -115,13 +132,14 @@ class Rule:
                 rows = self._taken(reader, found.matches)
         book.clear(now)
         changed = [one for one in book.incidents.values() if one.news]
-        if rows or changed or cursor != self._cursor:
+        if rows or changed or self._unstored:
             self._store.run(lambda t: self._keep(t, rows, changed, cursor))
-            self._cursor = cursor
+            self._stored, self._stored_at = cursor, self._clock.monotonic()
             for row in rows:
                 self._metrics.rule_matches.labels(rule.model, rule.name, row["outcome"]).inc()
             for one in changed:
                 self._say(one)
+        self._cursor = cursor
         book.forget(now)
         return len(rows)
 
@@ -255,11 +273,11 @@ class Rule:
             )
             self._load(reader, [row["incident_id"] for row in rows])
         if found:
-            self._cursor = found[0]["seq"]
+            self._cursor = self._stored = found[0]["seq"]
         else:
             last = self._store.last_seq(kind, rule.model)
             self._store.run(lambda t: t.put("check_cursors", CURSOR, [{"check_name": self._key, "kind": kind, "seq": last}]))
-            self._cursor = last
+            self._cursor = self._stored = last
         self._unsure = False
 
     def _load(self, reader: Reader, ids: Sequence[str] | set[str]) -> None:

@@ -86,17 +86,17 @@ def measured(options: Options, kind: str, busy: bool, trials: int) -> list[float
 
 
 def by_rule(trials: int) -> dict[str, Any]:
-    check = {
-        "name": "bare", "model": "bot", "detector": "tests.plugins:Bareness", "every": "1h", "threshold": {"upper": 0.5},
-    }  # fmt: skip
-    rules = [
-        {"name": f"trial-{n}", "model": "bot", "check": "bare", "at_least": 0.9, "where": {"route": f"trial-{n}"}}
-        for n in range(trials)
-    ]
-    # Traces settle at once: how long they wait is not what is measured.
+    models = [f"m{n}" for n in range(trials)]
+    about = {"detector": "tests.plugins:Bareness", "every": "1h", "threshold": {"upper": 0.5}}
     return {
-        "models": [{"name": "bot", "task": "llm"}], "checks": [check], "record_rules": rules, "scoring": {"settle_seconds": 0},
-    }  # fmt: skip
+        "models": [{"name": name, "task": "llm"} for name in models],
+        "checks": [{"name": f"bare-{n}", "model": name, **about} for n, name in enumerate(models)],
+        "record_rules": [
+            {"name": f"trial-{n}", "model": name, "check": f"bare-{n}", "at_least": 0.9} for n, name in enumerate(models)
+        ],
+        # Traces settle at once: how long they wait is not what is measured.
+        "scoring": {"settle_seconds": 0},
+    }
 
 
 def by_slot(trials: int) -> dict[str, Any]:
@@ -114,9 +114,7 @@ def scores(daemon: Daemon, trials: int) -> dict[str, float]:
     """Send what the rules wait for, at times that have nothing to do with those of the scrapes."""
     chance = random.Random(7)
     for n in range(trials):
-        record = {
-            "record_id": f"trial-{n}", "model": "bot", "question": "why?", "response": f"so says {n}", "route": f"trial-{n}",
-        }  # fmt: skip
+        record = {"record_id": f"trial-{n}", "model": f"m{n}", "question": "why?", "response": f"so says {n}"}
         daemon.post("/v1/generations", orjson.dumps([record]))
         time.sleep(chance.uniform(0.1, 0.4))
     return {f"trial-{n}": 0.0 for n in range(trials)}
