@@ -62,13 +62,14 @@ INTAKE: Row = (
         ),
         Panel(
             "ignored",
-            "Taken and not kept",
-            "OTLP metrics, log records that say nothing of a model, and values masked on the way in.",
+            "Taken and not kept, or not as it came",
+            "OTLP metrics, log records that say nothing of a model, values that were masked, batches from a clock ahead of ours.",
             "cps",
             [
                 (rate("modelwatch_ingest_requests_discarded_total", TARGET, "transport"), "{{transport}} metrics exports"),
                 (rate("modelwatch_ingest_logs_ignored_total", TARGET), "log records"),
                 (rate("modelwatch_masked_values_total", TARGET, "kind"), "masked: {{kind}}"),
+                (rate("modelwatch_ingest_batches_ahead_total", MODEL, "kind"), "clock ahead: {{kind}}"),
             ],
             width=8,
         ),
