@@ -16,7 +16,7 @@ from monitor.config import Config
 from monitor.grafana import alerts, wanted
 from monitor.grafana.client import Grafana
 from monitor.grafana.sync import sync
-from tests.grafana import GrafanaServer
+from tests.grafana.server import GrafanaServer
 
 LINK = "https://watch.example.com"
 WITH_URL = '{{ with query "last_over_time(modelwatch_external_url_info[1d])" }}{{ . | first | label "url" }}{{ end }}'

@@ -12,7 +12,7 @@ from monitor.grafana.annotations import GROW_SECONDS, Filling, Notes, sender
 from monitor.grafana.attendant import Attendant
 from monitor.grafana.client import Grafana
 from monitor.outbox import Courier, Outbox, Retrying
-from tests.grafana import GrafanaServer
+from tests.grafana.server import GrafanaServer
 from tests.monitor.support import NOON, World, check, prediction, sample, wait_for
 
 STEADY = Retrying(first_seconds=1, most_seconds=60, give_up_seconds=3 * 86_400)

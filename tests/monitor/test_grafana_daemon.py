@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.app import App
-from tests.grafana import GrafanaServer
+from tests.grafana.server import GrafanaServer
 from tests.monitor.support import check, prediction, wait_for
 from tests.monitor.test_app import of, write
 

@@ -25,7 +25,7 @@ from monitor.grafana.difference import differences
 from monitor.grafana.keeper import Keeper
 from monitor.grafana.sync import Step, plan, sync
 from monitor.metrics import Metrics
-from tests.grafana import GrafanaServer
+from tests.grafana.server import GrafanaServer
 from tests.monitor.support import FakeClock, sample
 
 UID = "modelwatch-overview"
