@@ -154,7 +154,7 @@ class Agenda:
             # After the rows, of which another check may have found some that came after this look began: what of them is not
             # scored still waits, and what is scored by now is there when the window is read.
             with self._store.read() as now:
-                self._unscored = now.query(f"SELECT min(event_time) AS at FROM ({waiting})", [check.model])[0]["at"]
+                self._unscored = self._oldest(now, waiting)
 
     @property
     def unkept(self) -> bool:
@@ -191,6 +191,19 @@ class Agenda:
             hashes = ", ".join(map(literal, self._hashes))
             tables += [f"work {due}", f"judging {due} AND settings_hash IN ({hashes})"]
         return " UNION ALL ".join(f"SELECT event_time FROM (FROM {table}) WHERE model = $1" for table in tables)
+
+    def _oldest(self, reader: Reader, waiting: str) -> datetime | None:
+        oldest: datetime | None = reader.query(f"SELECT min(event_time) AS at FROM ({waiting})", [self._check.model])[0]["at"]
+        return oldest
+
+    def scored(self, reader: Reader, slots: Sequence[datetime]) -> list[datetime]:
+        """Those of the slots that are due in which nothing waits to be scored in the look in which they are read, either: what
+        has come since `touch` is in their windows as well, and has no score. The others stay on the agenda."""
+        if waiting := self._waited_for():
+            self._unscored = self._oldest(reader, waiting)
+        due = [slot for slot in slots if self._unscored is None or slot <= self._unscored]
+        self._held = self._held or len(due) < len(slots)
+        return due
 
     def _note(self, transaction: Transaction, slots: Sequence[datetime], not_before: datetime | None = None) -> None:
         about = {"check_name": self.key, "touched_at": transaction.now, "not_before": not_before}

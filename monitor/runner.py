@@ -239,6 +239,8 @@ class CheckRunner:
         fresh: list[tuple[str, str]] = []
         died: ChildFailed | None = None
         with self._store.read() as reader:
+            if not (slots := self._agenda.scored(reader, slots)):
+                return 0
             for one in self._tracks.values():
                 one.fetch(reader, slots)
             for slot in slots:

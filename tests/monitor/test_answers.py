@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from detectors.contract import Window
 from monitor.agenda import RECHECK_SECONDS
+from monitor.reader import Reader
 from tests.monitor.support import NOON, World, check, contexts, generation
 from tests.monitor.tracing import chat, event
 
@@ -120,6 +121,34 @@ def test_a_window_waits_until_its_records_are_scored_and_late_passages_restate_i
     world.look()
     assert read(world, "mean")[10] == 0.75
     assert [r["revision"] for r in world.rows("readings", "bot", where="check_name = 'mean'") if r["slot"] == at(10)] == [1, 2]
+
+
+def test_what_comes_between_the_look_and_the_reading_is_not_read_without_its_score(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(
+        checks=[check("bare", "Bareness", model="bot"), check("mean", model="bot", columns={"prediction": "score.bare"})]
+    )
+    answers(world, 1, bare=2)
+    answers(world, 12, bare=1)
+    settled(world)
+    agenda = world.runners["mean"]._agenda
+    due, late = agenda.due, [3]
+
+    def and_then(reader: Reader) -> list[datetime]:
+        found = due(reader)
+        while found and late:
+            answers(world, late.pop(), based=2)
+        return found
+
+    monkeypatch.setattr(agenda, "due", and_then)
+    world.look()
+    assert (read(world, "mean"), late) == ({}, []), "it came into a window that was found to be due"
+    settled(world)
+    world.look()
+    assert [(r["slot"], r["revision"], r["value"]) for r in world.rows("readings", "bot", where="check_name = 'mean'")] == [
+        (at(10), 1, 0.75)
+    ]
 
 
 def test_scores_drift_when_a_new_prompt_gives_other_scores(make_world: Callable[..., World]) -> None:
