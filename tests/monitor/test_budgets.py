@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +14,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from monitor import cli, configfile
+import monitor
+from monitor import auditsql, cli, configfile
 from monitor.budgets.budgets import Budgets
 from monitor.budgets.config import BudgetConfig
 from monitor.budgets.period import around
@@ -75,6 +79,25 @@ def test_late_spans_restate_what_was_spent(make: Callable[..., World]) -> None:
     assert Desk(world)("spent_tokens") == 110
 
 
+def test_anybody_can_sum_it_up_again_as_the_readme_says(make: Callable[..., World]) -> None:
+    world = make()
+    world.send("spans", chat("t", "outer", end=9, tokens=(300, 30)))
+    world.settle(2)
+    world.send("spans", chat("t", "inner", "outer", tokens=(100, 10)))
+    world.send("generations", call("a", 2.5, 7), call("b", None, None), call("c", 1.0, 9, at=datetime(2026, 2, 28, tzinfo=UTC)))
+    world.settle()
+    world.audit.refresh()
+    readme = (Path(monitor.__file__).parent / "README.md").read_text(encoding="utf-8")
+    [sql] = re.findall(r'modelwatch sql "(SELECT sum\(cost_usd\).*?)"', readme, re.DOTALL)
+    out = io.StringIO()
+    sql = sql.replace("support-bot", "bot").replace("2026-11-21", "2026-03-01")
+    auditsql.ask(world.store.root, sql, "json", out)
+    desk = Desk(world)
+    assert (
+        [float(value) for value in json.loads(out.getvalue()).values()] == [desk("spent_usd"), desk("spent_tokens")] == [2.5, 117]
+    )
+
+
 def test_what_an_unpriced_call_cost_is_unknown_and_not_zero(make: Callable[..., World]) -> None:
     world = make()
     desk = Desk(world)
@@ -99,7 +122,7 @@ def test_an_environment_and_a_prompt_have_budgets_of_their_own(make: Callable[..
     world = make(DAY, of | {"environment": "test"}, of | {"prompt": "refund"}, of | {"environment": "test", "prompt": "refund"})
     desk = Desk(world)
     elsewhere = {**RESOURCE, "deployment.environment.name": "production"}
-    refund = {"gen_ai__prompt__name": "refund"}
+    refund: dict[str, Any] = {"gen_ai__prompt__name": "refund"}
     world.send(
         "spans",
         agent("a", "agent"),
