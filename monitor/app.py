@@ -41,6 +41,7 @@ from monitor.maintenance.book import Book
 from monitor.metrics import Metrics
 from monitor.otlp.grpc import OtlpGrpcServer
 from monitor.otlp.http import OtlpHttpServer
+from monitor.outboxadmin import OutboxAdmin
 from monitor.quarantine import Quarantine
 from monitor.receiving import Budget
 from monitor.recordrules.rules import RecordRules
@@ -239,6 +240,7 @@ class App:
             admin=admin,
             pairs=pairs,
             reports=reports,
+            outbox=OutboxAdmin(self.store, clock=clock, metrics=metrics),
             maintenance=MaintenanceAdmin(self._book, clock=clock, models=lambda: [m.name for m in self.config.models]),
             web=Pages(Looks(self.store, url=lambda: external.base(self.config))),
         )

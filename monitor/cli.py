@@ -24,6 +24,7 @@ from monitor import (
     exportdataset,
     log,
     modelscommand,
+    outboxcommand,
     reportclient,
     rulescommand,
 )
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     grafana.add_to(commands)
     reportclient.add_to(commands)
     exportdataset.add_to(commands)
+    outboxcommand.add_to(commands)
     evaluate.add_to(commands)
     modelscommand.add_to(commands)
     compare.add_to(commands)

@@ -38,6 +38,7 @@ AT_ONCE = 20
 DONE_KEPT = timedelta(days=7)  # so long a key is known after it was sent
 IDLE_SECONDS = 1.0  # a message that is put wakes the thread
 RETRY_SECONDS = 1.0
+COUNT_SECONDS = 15.0
 OPEN = "done_at IS NULL AND dead_at IS NULL"
 
 
@@ -167,23 +168,27 @@ class Outbox:
                 [self.sink],
             )
 
+    def drop(self, keys: Collection[str] | None = None) -> int:
+        """Forget those that were given up, all of them or these; how many there are."""
+        return self._dead_ones("done_at = dead_at, dead_at = NULL, reason = 'dropped'", [], keys)
+
     def replay(self, keys: Collection[str] | None = None) -> int:
         """Have those that were given up sent again, all of them or these; how many there are."""
+        now = self.clock.now()
+        return self._dead_ones("dead_at = NULL, attempts = 0, put_at = ?, next_at = ?, reason = NULL", [now, now], keys)
 
-        def again(transaction: Transaction) -> int:
+    def _dead_ones(self, what: str, values: Sequence[Any], keys: Collection[str] | None) -> int:
+        def change(transaction: Transaction) -> int:
             found = transaction.query("SELECT key FROM outbox WHERE sink = ? AND dead_at IS NOT NULL", [self.sink])
             chosen = [row["key"] for row in found if keys is None or row["key"] in keys]
             if chosen:
                 marks = ", ".join("?" * len(chosen))
-                transaction.execute(
-                    "UPDATE outbox SET dead_at = NULL, attempts = 0, put_at = ?, next_at = ?, reason = NULL "
-                    f"WHERE sink = ? AND key IN ({marks})",
-                    [transaction.now, transaction.now, self.sink, *chosen],
-                )
+                sql = f"UPDATE outbox SET {what} WHERE sink = ? AND key IN ({marks})"
+                transaction.execute(sql, [*values, self.sink, *chosen])
                 transaction.on_commit(self.filled.set)
             return len(chosen)
 
-        count = self.store.run(again)
+        count = self.store.run(change)
         self.count()
         return count
 
@@ -227,6 +232,7 @@ class Courier:
         self._chance = chance
         self._stop = threading.Event()
         self._trouble = log.Lasting(box.clock.monotonic)
+        self._counted_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name=f"outbox-{box.sink}", daemon=True)
 
     def start(self) -> None:
@@ -249,8 +255,9 @@ class Courier:
             tried += 1
             if not self._try(message):
                 break  # where it is the receiver that is away, the others need not find that out as well
-        if tried:
-            self._box.count()
+        if tried or self._box.clock.monotonic() - self._counted_at >= COUNT_SECONDS:
+            self._box.count()  # also where nothing waits: else the time of the last look would grow old, as if something did
+            self._counted_at = self._box.clock.monotonic()
         return tried
 
     def _try(self, message: Message) -> bool:

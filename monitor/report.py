@@ -122,6 +122,13 @@ class Reports:
         for check in self._config().checks:
             if check.name == incident["check_name"] and check.model == incident["model"]:
                 return check
+        if any(rule.name == incident["check_name"] for rule in self._config().record_rules):
+            raise BodyRejected(
+                422,
+                "not_evaluable",
+                f"{incident['check_name']} is a rule on single records, which compares nothing; its records are in the evidence, "
+                f"and modelwatch export-dataset {incident['incident_id']} writes them to a file",
+            )
         raise BodyRejected(
             409,
             "check_gone",

@@ -30,6 +30,8 @@ from monitor.maintenance.admin import PATHS as MAINTENANCE_PATHS
 from monitor.maintenance.admin import MaintenanceAdmin
 from monitor.metrics import Metrics
 from monitor.opener import Body, unreadable
+from monitor.outboxadmin import PATHS as OUTBOX_PATHS
+from monitor.outboxadmin import OutboxAdmin
 from monitor.receiving import Budget, Hold, Inbox, Trouble
 from monitor.records import KINDS
 from monitor.report import HEADERS as REPORT_HEADERS
@@ -48,6 +50,7 @@ class PushServer(Receiver):
         self, config: Server, inbox: Inbox, *, tokens: Tokens, budget: Budget, clock: Clock, metrics: Metrics,
         admin: Admin | None = None, pairs: Pairs | None = None, reports: Reports | None = None, web: Pages | None = None,
         maintenance: MaintenanceAdmin | None = None,
+        outbox: OutboxAdmin | None = None,
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._admin = admin
@@ -55,6 +58,7 @@ class PushServer(Receiver):
         self._reports = reports
         self._web = web
         self._maintenance = maintenance
+        self._outbox = outbox
         self._rendering = anyio.CapacityLimiter(RENDERED)
         super().__init__(
             config,
@@ -70,17 +74,22 @@ class PushServer(Receiver):
         records: dict[str, Work] = {f"/v1/{kind}": partial(self._take, kind) for kind in KINDS}
         if self._pairs is not None:
             records["/v1/cloudevents"] = self._events
-        admin = [one.paths(self) for one in (self._admin, self._maintenance) if one is not None]
+        admin = [one.paths(self) for one in (self._admin, self._maintenance, self._outbox) if one is not None]
         return {**records, **{path: work for paths in admin for path, work in paths.items()}}
 
     def pages(self) -> Mapping[str, Work]:
         report = {} if self._reports is None else {"/v1/incidents/{incident_id}/report": self._report}
-        return {**report, **(self._web.paths() if self._web else {}), **(self._maintenance.pages() if self._maintenance else {})}
+        more = [one.pages() for one in (self._maintenance, self._outbox) if one is not None]
+        return {
+            **report,
+            **(self._web.paths() if self._web else {}),
+            **{path: work for one in more for path, work in one.items()},
+        }
 
     def role(self, request: Request) -> str:
         if request.method in ("GET", "HEAD"):  # whatever is read
             return "query"
-        return "admin" if request.url.path in (*ADMIN_PATHS, *MAINTENANCE_PATHS) else "ingest"
+        return "admin" if request.url.path in (*ADMIN_PATHS, *MAINTENANCE_PATHS, *OUTBOX_PATHS) else "ingest"
 
     def problem(self, request: Request, trouble: Trouble, headers: Mapping[str, str]) -> Response:
         return JSONResponse({"error": trouble.reason, "message": trouble.message}, trouble.status, headers)

@@ -17,6 +17,7 @@ from monitor.config import Tls
 from monitor.deadletter.admin import Admin
 from monitor.deadletter.replay import Replayer
 from monitor.metrics import Metrics
+from monitor.outboxadmin import OutboxAdmin
 from monitor.receiving import Budget
 from monitor.server import PushServer
 from tests.monitor.support import Door, FakeClock, World
@@ -77,6 +78,7 @@ def doors() -> Iterator[Callable[..., Door]]:
                 clock=world.clock,
                 metrics=world.metrics,
                 admin=Admin(Replayer(world.store, world.inbox, metrics=world.metrics)),
+                outbox=OutboxAdmin(world.store, clock=world.clock, metrics=world.metrics),
             )
             server.start()
             stack.callback(server.stop)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
-from monitor import faultpoints
+from monitor import cli, faultpoints
 from monitor.feed import Feed
 from monitor.outbox import Courier, Later, Message, Never, Outbox, Retrying
-from tests.monitor.support import World, append_labels, sample
+from tests.monitor.support import Door, World, append_labels, sample
 
 STEADY = Retrying(first_seconds=1, most_seconds=60, give_up_seconds=3600)
 
@@ -185,6 +186,53 @@ def test_keys_that_were_sent_long_ago_are_forgotten(world: World) -> None:
     put(world, box, Message("b", 1))
     courier(box, receiver).step()
     assert [row["key"] for row in world.state("SELECT key FROM outbox")] == ["b"]
+
+
+def test_where_nothing_waits_the_time_of_the_last_look_does_not_grow_old(world: World) -> None:
+    box = outbox(world)
+    idle = courier(box, Receiver())
+    for _ in range(3):
+        idle.step()
+        world.clock.move(60)
+    oldest = sample(world.metrics, "modelwatch_outbox_oldest_message_timestamp_seconds", sink="webhook")
+    assert oldest is not None
+    assert world.clock.now().timestamp() - oldest == 60
+
+
+# --- by hand ---
+
+
+def test_what_is_dead_is_listed_replayed_and_dropped_by_hand(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    world = door.world
+    box, receiver = outbox(world), Receiver()
+    receiver.answer = refuse("a", "b", "c", error=Never("4xx"))
+    put(world, box, *(Message(key, {"secret": "not shown"}) for key in "abc"))
+    courier(box, receiver).step()
+    put(world, box, Message("d", 1))
+
+    def said(*arguments: str) -> tuple[Any, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["outbox", *arguments, "--server", str(door.client.base_url)])
+        out = capsys.readouterr()
+        return ended.value.code, out.out + out.err
+
+    code, listed = said("list", "--json")
+    assert code == 0
+    assert [(one["key"], one["state"], one["reason"]) for one in map(orjson.loads, listed.splitlines())] == [
+        ("a", "dead", "4xx"), ("b", "dead", "4xx"), ("c", "dead", "4xx"), ("d", "waiting", None),
+    ]  # fmt: skip
+    assert "not shown" not in listed
+    assert said("replay", "webhook", "a", "nope") == (0, "1 messages are sent again\n")
+    assert said("drop", "webhook", "b") == (0, "1 messages dropped\n")
+    assert waiting(world, "dead") == 1
+    receiver.answer = lambda message: None
+    courier(box, receiver).step()
+    assert receiver.took == ["a", "d"]
+    assert put(world, box, Message("b", 1)) == 0, "what was dropped is not put again"
+    code, told = said("replay", "webhok")
+    assert code == 1
+    assert "no messages for 'webhok'; there are webhook" in told
+    assert "c" in said("list")[1]
 
 
 # --- what fills it ---
