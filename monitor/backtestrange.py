@@ -47,7 +47,7 @@ def slots(reader: ShownReader, check: Check, meter: Meter, start: datetime, end:
     return sorted(slot for slot in found if slot <= end and slot <= max(watermark, quiet))
 
 
-def notes(shown: Shown, reader: ShownReader, check: Check, meter: Meter) -> list[str]:
+def notes(shown: Shown, reader: ShownReader, check: Check, meter: Meter, start: datetime) -> list[str]:
     """What is to be known beside the figures.
 
     Raises:
@@ -60,8 +60,10 @@ def notes(shown: Shown, reader: ShownReader, check: Check, meter: Meter) -> list
             "they are read without"
         )
     for name in meter.hashes:
-        here = reader.span("scores", check.model, f"settings_hash = {literal(name)}")
-        if here[2]:
+        low, _, count = reader.span("scores", check.model, f"settings_hash = {literal(name)}")
+        if low is not None and low >= start + timedelta(seconds=check.every):
+            found.append(f"scores by the present settings begin at {text(low)}: earlier windows have none, and are not there")
+        if count:
             continue
         others = reader.query(
             f"SELECT settings_hash AS hash, count(*) AS n FROM {reader.source('scores', check.model)} "

@@ -98,7 +98,10 @@ def rules(
             raise Unreplayable(
                 "--threshold kind=calibrated: say how often a slot may fire by chance, as kind=calibrated,alpha=0.001"
             )
-        said = ", ".join(f"{key} {value:g}" for key in ("lower", "upper", "margin", "alpha") if (value := getattr(one, key)))
+        keys = [
+            key for key in ("lower", "upper", "margin", "alpha") if getattr(one, key) is not None and key in one.model_fields_set
+        ]
+        said = ", ".join(f"{key} {getattr(one, key):g}" for key in keys)
         found.append(tried(f"{one.kind} {said}", one, alpha))
     levels = {f"calibrated, alpha {alpha:g}": alpha for alpha in alphas}
     levels |= {f"calibrated, {budget:g} a month": budget / slots for budget in budgets}

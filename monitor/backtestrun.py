@@ -93,7 +93,7 @@ def replay(
     model = next(m for m in config.models if m.name == check.model)
     meter = Meter(check, model, References(scratch), cast(Child, Inside(lambda: helpers.worker({}))), traffic)
     reader = shown.reader()
-    notes = backtestrange.notes(shown, reader, check, meter)
+    notes = backtestrange.notes(shown, reader, check, meter, start)
     slots = backtestrange.slots(reader, check, meter, start, end, now)
     inside = [slot for slot in slots if slot - timedelta(seconds=check.window_seconds) >= start]
     if not inside:

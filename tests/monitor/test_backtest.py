@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +23,9 @@ from monitor.backtestrules import Trial, Unreplayable, rules
 from monitor.backtestrun import Replay, replay
 from monitor.config import Threshold
 from monitor.errors import StoreError
-from tests.monitor.support import MODELS, NOON, World, check, label, prediction
+from tests.monitor.support import MODELS, NOON, World, check, generation, label, prediction
 from tests.monitor.test_runner import at, values
+from tests.plugins import Bareness
 
 LATER = NOON + timedelta(hours=1)
 FIELDS = ("outcome", "beyond", "firing", "judged", "lower", "upper", "needed", "of_windows", "note")
@@ -46,11 +48,11 @@ def replayed(
         shown.close()
 
 
-def said(world: World, name: str) -> dict[tuple[str, datetime], tuple[Any, ...]]:
+def said(world: World, name: str, model: str = "houses") -> dict[tuple[str, datetime], tuple[Any, ...]]:
     """By slice and slot: the latest word of the daemon, and its reading."""
-    readings = {(r["slice"], r["slot"]): r for r in sorted(world.rows("readings"), key=lambda r: r["revision"])}
+    readings = {(r["slice"], r["slot"]): r for r in sorted(world.rows("readings", model), key=lambda r: r["revision"])}
     found = {}
-    for row in sorted(world.rows("verdicts"), key=lambda r: r["revision"]):
+    for row in sorted(world.rows("verdicts", model), key=lambda r: r["revision"]):
         if row["check_name"] == name:
             reading = readings[row["slice"], row["slot"]]
             told = (
@@ -355,6 +357,40 @@ def test_what_is_asked_wrong_says_so(
     given = ("--config", str(told[1]), "--check", "one", "--from", "2026-03-01", "--to", "2026-03-03")
     assert ask(*given, *options) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_a_copy_of_the_files_is_enough_and_no_daemon_is_asked(
+    told: tuple[World, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, path = told
+    copy = tmp_path / "copy"
+    shutil.copytree(world.store.root, copy, symlinks=True, ignore=shutil.ignore_patterns("*.wal", "store.duckdb*", "hot*"))
+    path.write_text(path.read_text().replace(str(world.store.root), str(copy)))
+    assert [one.name for one in copy.iterdir() if one.suffix == ".duckdb"] == ["audit.duckdb"]
+    assert ask("--config", str(path), "--check", "one", "--from", "2026-03-01", "--to", "2026-03-02") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[2:6] == ["31", "31", "3", "1"]
+
+
+def test_a_row_detector_replays_the_scores_of_its_present_settings(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[{**check("one", "Bareness", threshold={"upper": 0.3}), "model": "bot"}])
+    bare = range(100, 110)
+    sent = [generation(f"g{n}", at(n), **({} if n in bare else {"contexts": ["a passage"]})) for n in range(200)]
+    world.send("generations", *sent)
+    world.settle()
+    world.score()
+    world.look()
+    found = replayed(world, "one", 0, 190)
+    told = said(world, "one", "bot")
+    assert any(row[2] for row in told.values())
+    assert again(found) == {key: row for key, row in again(found).items() if same(told[key], row)}
+    assert of(found, "as configured").incidents
+    world.config = world.config.model_copy(
+        update={"checks": (world.config.checks[0].model_copy(update={"settings": Bareness.Config(scale=0.5)}),)}
+    )
+    with pytest.raises(
+        Unreplayable, match=r"no score of bot was made by the settings that check one has now \(settings_hash \w+; 200 by \w+"
+    ):
+        replayed(world, "one", 0, 190)
 
 
 def test_a_check_that_is_not_in_the_config_is_tried_from_a_file(
