@@ -55,7 +55,8 @@ class CaseKeeper:
         self._configure(config)
 
     def _configure(self, config: Config) -> None:
-        self._words = {(c.model, c.name): (c.severity, c.owner) for c in config.checks}
+        self._words: dict[tuple[str, str], tuple[str, str]] = {(c.model, c.name): (c.severity, c.owner) for c in config.checks}
+        self._words |= {(r.model, r.name): (r.severity, r.owner) for r in config.record_rules}
         self._owners = {m.name: m.owner for m in config.models}
         self._to_note: Config | None = config
         self.board.url = external.base(config)
