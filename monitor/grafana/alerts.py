@@ -20,6 +20,7 @@ EXPRESSIONS = "__expr__"
 INTERVAL_SECONDS = 60
 LOOKBACK_SECONDS = 600
 MOST_UID = 40
+PREFIX = "modelwatch-"  # of the uids of our rules
 RECORDED = re.compile(r"(?<![\w:])[a-zA-Z_]\w*(?::\w+)+(?![\w:])")
 DAEMON_URL = re.compile(
     r'\{\{-?\s*with query "[^"{}]*\bmodelwatch_external_url_info\b[^"{}]*"\s*-?\}\}'
@@ -180,7 +181,7 @@ def _template(text: str, external_url: str) -> str:
 
 
 def _uid(title: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9_-]", "-", title)
+    plain = PREFIX + re.sub(r"[^A-Za-z0-9_-]", "-", title.removeprefix("Modelwatch"))
     return plain if len(plain) <= MOST_UID else f"{plain[: MOST_UID - 9]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 

@@ -151,6 +151,14 @@ class Grafana:
     def put_rule_group(self, folder: str, group: str, body: Mapping[str, Any]) -> None:
         self._ask(lambda: self._api.alertingprovisioning.update_rule_group(folder, quote(group, safe=""), dict(body)))
 
+    def rules(self) -> list[dict[str, Any]]:
+        """All alert rules of the organisation."""
+        found: list[dict[str, Any]] = self._ask(lambda: self._api.alertingprovisioning.get_alertrules_all(), kind=list)
+        return found
+
+    def delete_rule(self, uid: str) -> None:
+        self._ask(lambda: self._api.alertingprovisioning.delete_alertrule(uid), kind=(dict, type(None)))
+
     def _maybe(self, call: Callable[[], Any]) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = self._ask(call)

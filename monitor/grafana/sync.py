@@ -7,10 +7,11 @@ back cannot tell.) A person's dashboard is *kept* as it is, unless `overwrite`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from monitor.grafana import alerts
 from monitor.grafana.client import Grafana, GrafanaError
 from monitor.grafana.config import Folder
 from monitor.grafana.difference import differences
@@ -22,12 +23,12 @@ READ_ONLY = "it is provisioned from a file of Grafana's, which alone can change 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing. `state`: `same`, or `create` or `update`, which `do` does; `kept`, as another has charge of it; `failed`.
+    """One thing. `state`: `same`; `create`, `update` or `remove`, which `do` does; `kept`, as another has charge of it; `failed`.
     `reason` is a word of a small set, for `kept` and `failed`."""
 
     kind: Literal["folder", "datasource", "dashboard", "rules"]
     name: str
-    state: Literal["same", "create", "update", "kept", "failed"]
+    state: Literal["same", "create", "update", "remove", "kept", "failed"]
     told: str = ""
     reason: str = ""
     lines: tuple[str, ...] = ()
@@ -44,24 +45,46 @@ def plan(grafana: Grafana, wanted: Wanted) -> Iterator[Step]:
         yield from _step("dashboard", one.title, lambda one=one: _dashboard(grafana, wanted, one))  # type: ignore[misc]
     for name, why in wanted.left_out.items():
         yield Step("rules", name, "kept", f"not in Grafana: {why}", "left_out")
+    if wanted.groups:
+        yield from stale(grafana, wanted)
     for group in wanted.groups:
         yield from _step("rules", group["title"], lambda group=group: _rules(grafana, wanted, group))  # type: ignore[misc]
 
 
 def sync(grafana: Grafana, wanted: Wanted) -> Iterator[Step]:
     """Do it; each step as it came out. Ends early where all that follow would fail likewise."""
-    for step in plan(grafana, wanted):
-        done = step
+    return done(plan(grafana, wanted))
+
+
+def done(steps: Iterable[Step]) -> Iterator[Step]:
+    for step in steps:
+        outcome = step
         if step.do is not None:
             try:
                 step.do()
             except GrafanaError as exc:
-                done = _failed(step.kind, step.name, exc)
+                outcome = _failed(step.kind, step.name, exc)
                 if exc.reason == "changed":  # between our look and our save
-                    done = Step(step.kind, step.name, "kept", f"it was changed just now: {exc}", "edited")
-        yield done
-        if done.ends:
+                    outcome = Step(step.kind, step.name, "kept", f"it was changed just now: {exc}", "edited")
+        yield outcome
+        if outcome.ends:
             return
+
+
+def stale(grafana: Grafana, wanted: Wanted) -> Iterator[Step]:
+    """Alert rules of ours that are no longer wanted: Grafana's pages cannot delete what came by this API. Ours are those in the
+    folder that came by it and have a uid such as we give."""
+    uids = {rule["uid"] for group in wanted.groups for rule in group["rules"]}
+    try:
+        there = grafana.rules()
+    except GrafanaError as exc:
+        yield _failed("rules", "all", exc)
+        return
+    for rule in there:
+        uid = rule.get("uid", "")
+        ours = rule.get("folderUID") == wanted.folder.uid and rule.get("provenance") == "api" and uid.startswith(alerts.PREFIX)
+        if ours and uid not in uids:
+            yield Step("rules", str(rule.get("title")), "remove", do=lambda uid=uid: grafana.delete_rule(uid))  # type: ignore[misc]
 
 
 def _step(kind: Any, name: str, look: Callable[[], Step]) -> Iterator[Step]:

@@ -20,6 +20,14 @@ class Rules(Library, Datasources):
         super().__init__()
         self.groups: dict[tuple[str, str], Json] = {}
 
+    def _get_rules(self) -> tuple[int, Json]:
+        return 200, [rule for group in self.groups.values() for rule in group["rules"]]
+
+    def _delete_rule(self, uid: str) -> tuple[int, Json]:
+        for group in self.groups.values():
+            group["rules"] = [rule for rule in group["rules"] if rule["uid"] != uid]
+        return 204, None
+
     def _get_group(self, folder: str, group: str) -> tuple[int, Json]:
         if (folder, group) not in self.groups:
             raise Refused(404, "rule group not found")

@@ -136,7 +136,7 @@ class GrafanaServer(Rules, Annotations):
 
     def _reply(self, handler: BaseHTTPRequestHandler, status: int, body: Json, headers: dict[str, str] | None = None) -> None:
         text = isinstance(body, str)
-        data = body.encode() if text else json.dumps(body).encode()
+        data = b"" if status == 204 else body.encode() if text else json.dumps(body).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "text/html; charset=UTF-8" if text else "application/json; charset=UTF-8")
         for name, value in (headers or {}).items():
@@ -215,6 +215,8 @@ class GrafanaServer(Rules, Annotations):
             (r"/annotations", "POST", "Editor", set(), self._post_annotation),
             (r"/annotations/(\d+)", "PATCH", "Editor", set(), self._patch_annotation),
             (r"/annotations/(\d+)", "DELETE", "Editor", set(), self._delete_annotation),
+            (r"/v1/provisioning/alert-rules", "GET", "Admin", set(), self._get_rules),
+            (r"/v1/provisioning/alert-rules/([^/]+)", "DELETE", "Admin", set(), self._delete_rule),
             (group, "GET", "Admin", set(), self._get_group),
             (group, "PUT", "Admin", set(), self._put_group),
         ]

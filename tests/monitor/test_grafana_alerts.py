@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from monitor import cli
 from monitor.config import Config
 from monitor.grafana import alerts, wanted
 from monitor.grafana.client import Grafana
@@ -81,6 +82,45 @@ def test_a_rule_that_changed_is_updated_and_the_group_keeps_its_uids(server: Gra
     assert changed[0].lines[0].startswith(f'rules[{group["rules"][0]["title"]}].for: "17m" -> ')
     assert [rule["uid"] for rule in server.groups["modelwatch", "modelwatch-daemon"]["rules"]] == uids
     grafana.close()
+
+
+def test_rules_that_are_not_ours_any_more_go_and_those_of_others_stay(server: GrafanaServer) -> None:
+    settings = config(server)
+    assert settings.grafana is not None
+    grafana = Grafana(settings.grafana)
+    assert not [step for step in sync(grafana, wanted.of(settings)) if step.state == "failed"]
+    (group,) = [one for (_, name), one in server.groups.items() if name == "modelwatch-daemon"]
+    for uid, provenance in (("modelwatch-Gone", "api"), ("modelwatch-Theirs", ""), ("theirs", "api")):
+        rule = {**group["rules"][0], "uid": uid, "title": uid, "provenance": provenance}
+        server.groups["modelwatch", uid] = {"title": uid, "folderUid": "modelwatch", "interval": 60, "rules": [rule]}
+    changed = [(step.name, step.state) for step in sync(grafana, wanted.of(settings)) if step.state not in ("same", "kept")]
+    assert changed == [("modelwatch-Gone", "remove")]
+    left = {rule["uid"] for group in server.groups.values() for rule in group["rules"]}
+    assert {"modelwatch-Theirs", "theirs", "modelwatch-Down"} <= left
+    assert "modelwatch-Gone" not in left
+    grafana.close()
+
+
+def test_all_of_them_go_by_command_once_they_are_not_wanted(
+    server: GrafanaServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section: dict[str, Any] = {"url": server.url, "token": "${file:token}", "datasource": {"url": "http://p:9090"}}
+    (tmp_path / "token").write_text("glsa_admin")
+    path = tmp_path / "monitor.yaml"
+
+    def run(action: str, *, alerts: bool) -> int:
+        path.write_text(yaml.safe_dump({"models": [], "grafana": section | {"alerts": alerts}}))
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["grafana", action, "--config", str(path)])
+        return int(str(caught.value.code))
+
+    assert run("sync", alerts=True) == 0
+    assert run("remove-alerts", alerts=True) == 1
+    assert "grafana.alerts: is true, so they would come back; make it false first" in capsys.readouterr().err
+    assert any(group["rules"] for group in server.groups.values())
+    assert run("remove-alerts", alerts=False) == 0
+    assert "rules ModelwatchDown: removed" in capsys.readouterr().out
+    assert not any(group["rules"] for group in server.groups.values())
 
 
 def test_prometheus_reads_what_the_rules_ask_after_their_recorded_series_were_put_in(
