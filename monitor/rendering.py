@@ -11,13 +11,14 @@ from typing import Any
 
 import yaml
 
-from monitor.config import Config
+from monitor.config import Check, Config
 from monitor.serving import Availability, Flagged, Hosts, Quota, RulesConfig, matchers
 
 OWN = "config.rules.yml"
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 VOLUMES = ("1h", "6h", "1d", "3d")
 GRAFANA = "http://localhost:3000"  # where the compose file has it
+SLACK_SECONDS = 600  # to be scored, settled and read
 ANY = "all"  # the label of a quota for all LLMs of a provider, or for one LLM whoever provides it
 
 HEAD = """\
@@ -41,10 +42,13 @@ def own(config: Config) -> str:
     groups = [
         {"name": "modelwatch-config-availability", "rules": _availability(serving.availability)},
         {"name": "modelwatch-config-flagged", "rules": _flagged(slo.flagged, slo.min_records)},
+        {"name": "modelwatch-config-windows", "rules": _windows(config.checks)},
         {"name": "modelwatch-config-quotas", "rules": _quotas(serving.quotas)},
         {"name": "modelwatch-config-hosts", "rules": _hosts(serving.hosts)},
     ]
-    return HEAD + yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, width=1_000)
+    return HEAD + yaml.dump(
+        {"groups": [group for group in groups if group["rules"]]}, Dumper=_Dumper, sort_keys=False, width=1_000
+    )
 
 
 def _named(text: str, config: Config) -> str:
@@ -96,6 +100,19 @@ def _flagged(objectives: Iterable[Flagged], minimum: int) -> list[Rule]:
         for one in objectives
     ]
     return [*rules, _record("modelwatch:flagged_minimum:records", f"vector({minimum})")]
+
+
+def _windows(checks: Iterable[Check]) -> list[Rule]:
+    """How old the newest window of a check may be: it is read when the next one begins, and late ones are waited for."""
+    return [
+        _record(
+            "model_check:modelwatch_window_age_limit:seconds",
+            f"vector({2 * one.every + one.lateness + one.idle_timeout + SLACK_SECONDS})",
+            model=one.model,
+            check=one.name,
+        )
+        for one in checks
+    ]
 
 
 def _quotas(quotas: Iterable[Quota]) -> list[Rule]:

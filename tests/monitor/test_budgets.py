@@ -152,6 +152,15 @@ def test_a_day_ends_at_midnight_of_its_time_zone(make: Callable[..., World]) -> 
     assert desk("period_end_timestamp_seconds") == datetime(2026, 3, 2, 18, 15, tzinfo=UTC).timestamp()
 
 
+def test_a_day_that_is_over_is_not_shown_while_the_store_is_away(make: Callable[..., World]) -> None:
+    world = make()
+    desk = Desk(world)
+    labels = {"model": "bot", "environment": "all", "prompt": "all", "period": "day"}
+    assert desk.registry.get_sample_value("modelwatch_budget_spent_usd", labels) == 0
+    world.clock.move(12 * 3600)
+    assert desk.registry.get_sample_value("modelwatch_budget_spent_usd", labels) is None
+
+
 def test_what_comes_late_for_yesterday_is_not_spent_today(make: Callable[..., World]) -> None:
     world = make()
     desk = Desk(world)

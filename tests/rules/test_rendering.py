@@ -20,7 +20,7 @@ FULL: dict[str, Any] = {
     "external_url": "https://watch.example.org/mw",
     "models": [{"name": "bot", "task": "llm"}],
     "checks": [
-        {"name": "unsafe", "model": "bot", "detector": "toxicity", "every": "1h", "threshold": {"upper": 0.1}},
+        {"name": "unsafe", "model": "bot", "detector": "toxicity", "every": "1h", "lateness": "2m", "threshold": {"upper": 0.1}},
     ],
     "serving": {
         "availability": {
@@ -183,6 +183,16 @@ def test_what_is_rendered_fires_by_the_limits_and_names_of_the_config(rendered: 
                                 "labels": "quota:modelwatch_llm_limit:per_minute"
                                 '{kind="tokens", llm_model="all", provider="openai"}',
                                 "value": 60_000,
+                            }
+                        ],
+                    },
+                    {
+                        "expr": "model_check:modelwatch_window_age_limit:seconds",
+                        "eval_time": "200m30s",
+                        "exp_samples": [
+                            {
+                                "labels": 'model_check:modelwatch_window_age_limit:seconds{model="bot", check="unsafe"}',
+                                "value": 2 * 3600 + 120 + 300 + 600,
                             }
                         ],
                     },

@@ -100,11 +100,12 @@ def test_an_alert_asks_for_metrics_that_exist(alert: dict[str, Any]) -> None:
     hosts = Hosts()
     theirs = {hosts.gpu_memory_used, hosts.gpu_memory_free, hosts.waiting, hosts.running, *hosts.cache_usage, "up"}
     theirs |= {"prometheus_rule_evaluation_failures_total"}
-    # A histogram is asked for by its parts; objectives and quotas are recorded only where the config has some.
+    # A histogram is asked for by its parts; objectives, quotas and limits of checks are recorded where the config has some.
     parts = {
         f"{spec.name}{end}" for spec in catalogue.specs().values() if spec.kind == "histogram" for end in ("_bucket", "_count")
     }
     rendered = {"model_detector:modelwatch_flagged_objective:ratio", "quota:modelwatch_llm_used:ratio"}
+    rendered |= {"model_check:modelwatch_window_age_limit:seconds"}
     assert read_by(alert["expr"]) <= {*catalogue.specs(), *parts, *records(), *theirs, *rendered}
 
 
