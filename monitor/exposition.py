@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from monitor import log
 from monitor.config import Listener
+from monitor.page import encoder
 
 SLOW_CLIENT_SECONDS = 10.0
 STOP_SECONDS = 0.1
@@ -48,9 +48,8 @@ class Exposition:
             def do_GET(self) -> None:
                 path = urlsplit(self.path).path
                 if path == "/metrics":
-                    # The type must be the one of the pair: Prometheus 3 refuses a scrape with another.
-                    encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-                    self._answer(200, encoder(registry), content_type)
+                    write, content_type = encoder(self.headers.get("Accept", ""))
+                    self._answer(200, write(registry), content_type)
                 elif path == "/-/healthy":
                     wrong = broken()
                     self._answer(503 if wrong else 200, f"{wrong or 'healthy'}\n".encode())

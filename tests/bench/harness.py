@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 NAMES = (
     "push", "otlp", "settle", "busy", "hot_tier", "tiers", "masking", "encoders", "scoring",
-    "drift", "exact", "parity", "estimate", "start", "scrape", "checks", "alerts",
+    "drift", "exact", "parity", "estimate", "start", "scrape", "metrics", "checks", "alerts",
 )  # fmt: skip
 """The benchmarks, in the order they run. Each is a module here whose `run(options)` returns its rows."""
 

@@ -32,6 +32,7 @@ EXPECTED = {
     },
     "start": {"start to ready", "resident: owner", "resident: scorer", "resident: worker"},
     "scrape": {"one scrape of 20 checks, OpenMetrics"},
+    "metrics": {"a scrape while spans come, p50", "p99 with scrapes, to without"},
     "checks": {"10 checks due at once, 200 rows each: all read", "- the same, to that with nothing due"},
     "alerts": {"score committed to alert firing, record_rule: p50", "slot due to alert firing, window check: p50"},
 }
