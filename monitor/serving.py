@@ -130,7 +130,7 @@ class SloConfig(Section):
 
 
 class RulesConfig(Section):
-    job: Text = Field("modelwatch", pattern=r'^[^"\\\n]+$', description="job_name of the daemon in Prometheus")
+    job: Text = Field("modelwatch", pattern=r"^[^\"'\\\n{}]+$", description="job_name of the daemon in Prometheus")
     runbook_url: str = Field(
         "https://github.com/modelwatch/modelwatch/blob/main/rules/RUNBOOK.md",
         pattern=r"^https?://[^\s\"'{}]+$",

@@ -268,6 +268,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
             id="no such detector",
         ),
         pytest.param({"rules": {"job": 'a"b'}}, "rules.job", id="a job that ends the string"),
+        pytest.param({"rules": {"job": "bob's"}}, "rules.job", id="a job that ends a scalar"),
         pytest.param({"rules": {"grafana_url": "grafana:3000"}}, "rules.grafana_url", id="no URL"),
         pytest.param({"rules": {"runbook_url": "https://x/{{ . }}"}}, "rules.runbook_url", id="a template"),
     ),
