@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import orjson
 import pytest
 
-from monitor import faultpoints
+from monitor import configfile, faultpoints
+from monitor.errors import ConfigError
 from monitor.rowchecks import row_checks
-from tests.monitor.support import NOON, World, check, contexts, generation, prediction, sample
+from tests.monitor import tracing
+from tests.monitor.support import MODELS, NOON, World, check, contexts, generation, prediction, sample
 
 BARE = check("bare", "Bareness", model="bot", window="10m")
 RULE = {"name": "all-bare", "model": "bot", "check": "bare", "at_least": 0.9, "clear_after": "1h"}
@@ -369,6 +372,33 @@ def test_which_kinds_and_which_texts_count_is_configured(make_world: Make) -> No
     assert [shown["record_id"] for shown in one["evidence"]["worst_records"]] == ["card"]
 
 
+def test_a_secret_in_a_span_and_one_in_a_log_record_before_its_span_are_found(make_world: Make) -> None:
+    world = leaking(make_world, where={"environment": "test"})
+    world.send("spans", tracing.chat("one", "call", response=f"use {KEY}"))
+    world.rules.step()
+    assert told(world) == [("open", 1, 0)]
+    body = {"message": {"role": "assistant", "content": f"use {KEY} instead"}}
+    world.send("logs", tracing.event("two", "call", "gen_ai.choice", body))
+    world.rules.step()
+    assert told(world) == [("open", 1, 0)], "its environment is not known yet"
+    world.clock.move(5)
+    world.send("spans", tracing.chat("two", "call", question=None))
+    world.rules.step()
+    found = {one["record_id"] for row in incidents(world) for one in row["evidence"]["worst_records"]}
+    assert found == {tracing.record_id("one", "call"), tracing.record_id("two", "call")}
+
+
+def test_a_text_whose_span_never_comes_is_looked_at_alone_in_the_end(make_world: Make) -> None:
+    world = leaking(make_world)
+    body = {"message": {"role": "assistant", "content": f"use {KEY}"}}
+    world.send("logs", tracing.event("two", "call", "gen_ai.choice", body))
+    world.rules.step()
+    assert incidents(world) == []
+    world.clock.move(31)
+    world.rules.step()
+    assert told(world) == [("open", 1, 0)]
+
+
 def test_the_same_record_sent_again_changes_nothing(make_world: Make) -> None:
     world = leaking(make_world)
     for _ in range(2):
@@ -393,3 +423,55 @@ def test_a_rule_that_is_taken_out_has_no_series_any_more(make_world: Make) -> No
     world.rules.configure(world.config.model_copy(update={"record_rules": ()}))
     assert world.board.get("all-bare") is None
     assert sample(world.metrics, "modelwatch_rule_matches_total", model="bot", check="all-bare", outcome="opened") is None
+
+
+# --- the config ---
+
+
+def problems(folder: Path, **rule: Any) -> list[str]:
+    path = folder / "monitor.yaml"
+    toxic = {
+        "name": "toxic", "model": "bot", "detector": "toxicity", "every": "1h", "threshold": {"upper": 0.5},
+    }  # fmt: skip
+    given = {"name": "r", "model": "bot", "check": "toxic", "at_least": 0.9, **rule}
+    given = {key: value for key, value in given.items() if value is not None}
+    path.write_bytes(orjson.dumps({"models": MODELS, "checks": [toxic, check("mean")], "record_rules": [given]}))
+    try:
+        configfile.load(path)
+    except ConfigError as exc:
+        return [one.removeprefix(f"{path}: ") for one in exc.problems]
+    return []
+
+
+MASKED = {"check": None, "at_least": None}
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    (
+        ({"check": "toxc"}, "record_rules.0.check: bot has no row check 'toxc'; there are toxic"),
+        ({"check": "mean"}, "record_rules.0.check: bot has no row check 'mean'; there are toxic"),
+        ({"at_least": 90}, "record_rules.0.at_least: 90, but scores of toxicity lie from 0 to 1; give a bound between"),
+        ({"at_least": 0}, "record_rules.0.at_least: 0 is what every score of toxicity meets; give a bound that tells"),
+        ({"at_most": 0.1}, "record_rules.0: check toxic: give exactly one of at_least and at_most"),
+        ({"at_least": None}, "record_rules.0: check toxic: give exactly one of at_least and at_most"),
+        ({"model": "bott"}, "record_rules.0.model: no model 'bott'; there are houses, bot"),
+        ({"name": "toxic"}, "record_rules.0.name: 'toxic' is the name of checks.0; both become the label check"),
+        ({"where": {"tier": "gold"}}, "record_rules.0.where: asks for 'tier', which answers do not have; there are"),
+        ({"key": "session"}, "record_rules.0.key: Input should be 'record', 'trace'"),
+        ({"max_per_hour": 0}, "record_rules.0.max_per_hour: Input should be greater than or equal to 1"),
+        ({"masked": ["key"]}, "record_rules.0: give exactly one of check (with at_least or at_most) and masked"),
+        ({**MASKED, "masked": ["secret"]}, "record_rules.0.masked: nothing recognises 'secret'; there are card, email"),
+        ({**MASKED, "masked": ["ip"]}, "record_rules.0.masked: 'ip' is not looked for in bot; add it to masking.kinds"),
+        ({**MASKED, "masked": ["key"], "model": "houses", "fields": ["response"]}, "record_rules.0.fields: houses has task"),
+        ({**MASKED, "masked": ["key"], "model": "houses", "key": "user"}, "record_rules.0.key: user, but records of houses"),
+    ),
+)
+def test_a_wrong_rule_is_told_with_its_place_and_what_to_do(tmp_path: Path, rule: dict[str, Any], told: str) -> None:
+    (problem,) = problems(tmp_path, **rule)
+    assert problem.startswith(told)
+
+
+def test_a_good_rule_is_taken(tmp_path: Path) -> None:
+    assert problems(tmp_path) == []
+    assert problems(tmp_path, **MASKED, masked=["key"], fields=["question", "response"]) == []
