@@ -51,7 +51,7 @@ def _answers(
             f" JOIN (SELECT record_id, flagged FROM {reader.source('scores', model, since=start, until=end)} WHERE "
             f"settings_hash = {literal(row_hash)} AND event_time >= $1 AND event_time < $2 {LATEST}) USING (record_id)"
         )
-    prompt = "prompt_name || coalesce('@' || prompt_version, '')"
+    prompt = "nullif(coalesce(prompt_name, '') || coalesce('@' || prompt_version, ''), '')"
     rows = f"SELECT *, {prompt} AS prompt FROM {told}{scores}{inside}"
     each = " UNION ALL ".join(
         f"SELECT '{what}' AS what, {what} AS value, count(*) AS n, {flagged} AS flagged FROM ({rows}) GROUP BY ALL"

@@ -214,7 +214,8 @@ class Stack:
                 f"--storage.tsdb.path={folder / 'prometheus'}",
                 f"--web.listen-address={self.prometheus_at}",
                 "--enable-feature=exemplar-storage",
-                "--rules.alert.resend-delay=1s",
+                # What is not heard of for four times that long is taken for resolved, a restart of Prometheus included.
+                "--rules.alert.resend-delay=10s",
             ],
             folder / "prometheus.log",
         )
@@ -291,22 +292,21 @@ def prometheus_config(metrics: str, alertmanager: str, rules: Sequence[Path], se
 
 
 def alertmanager_config(example: Path, webhook: str | None) -> dict[str, Any]:
-    """The example's inhibitions, with a route that does not wait."""
-    shipped = yaml.safe_load(example.read_text(encoding="utf-8"))
-    receiver: dict[str, Any] = {"name": "here"}
-    if webhook:
-        receiver["webhook_configs"] = [{"url": webhook, "send_resolved": True}]
-    return {
-        "route": {
-            "receiver": "here",
-            "group_by": ["alertname", "model", "check"],
-            "group_wait": "0s",
-            "group_interval": "1s",
-            "repeat_interval": "1h",
-        },
-        "receivers": [receiver],
-        "inhibit_rules": shipped["inhibit_rules"],
-    }
+    """The example with its routes and inhibitions, but for the waiting; all receivers are `webhook`, by their names."""
+    config: dict[str, Any] = yaml.safe_load(example.read_text(encoding="utf-8"))
+    config["route"] = _impatient(config["route"])
+    for receiver in config["receivers"]:
+        if webhook is None:
+            receiver.pop("webhook_configs", None)
+        for one in receiver.get("webhook_configs", ()):
+            one["url"] = f"{webhook}{receiver['name']}"
+    return config
+
+
+def _impatient(route: dict[str, Any]) -> dict[str, Any]:
+    waits = {"group_wait": "1s", "group_interval": "1s", "repeat_interval": "1h"}
+    known = {name: value for name, value in waits.items() if name in route}
+    return {**route, **known, **({"routes": [_impatient(one) for one in route["routes"]]} if "routes" in route else {})}
 
 
 def answers(url: str) -> bool:

@@ -16,10 +16,13 @@ from typing import Any
 
 from monitor.demo import data
 from monitor.demo.replay import Client, replay
-from monitor.demo.stack import Ports, Stack
+from monitor.demo.stack import Ports, Stack, fetch
 from monitor.demo.stop import Late, Stop
+from monitor.demo.webhook import Webhook
 
 DRIFT, UNSUPPORTED = "bike-rental-drift", "support-bot-unsupported"
+MODELS = {DRIFT: "bike-rental", UNSUPPORTED: "support-bot"}
+PAGE = "ModelwatchCaseOpen"
 ALERT_SECONDS = 240.0
 STORE_SECONDS = 60.0
 SHORT_WEEKS, SHORT_ANSWERS = 26, 60
@@ -35,7 +38,10 @@ def tell(stop: Stop, closing: contextlib.ExitStack, *, root: Path, short: bool) 
     stop.wait(0)
     ports, moved = Ports().free()
     template = (Path(__file__).parent / "modelwatch.yaml").read_text(encoding="utf-8")
-    stack = Stack(fresh(root, closing), template, ports=ports, reference=data.REFERENCE)
+    webhook = Webhook()
+    webhook.start()
+    closing.callback(webhook.stop)
+    stack = Stack(fresh(root, closing), template, ports=ports, webhook=webhook.url, reference=data.REFERENCE)
 
     _say("Starting the daemon, Prometheus and Alertmanager. Ctrl-C stops everything.")
     for sentence in moved:
@@ -46,6 +52,7 @@ def tell(stop: Stop, closing: contextlib.ExitStack, *, root: Path, short: bool) 
     print(f"  Alertmanager  http://{stack.alertmanager_at}")
     print(f"  metrics       http://{stack.metrics}/metrics")
     print(f"  push API      http://{stack.push}/v1/predictions, labels, generations, contexts")
+    print(f"  cases         http://{stack.push}/cases")
     print(f"  config, logs and store are in {_shown(stack.folder)}")
 
     client = Client(stack.push, stop, before_again=stack.check)
@@ -59,10 +66,13 @@ def tell(stop: Stop, closing: contextlib.ExitStack, *, root: Path, short: bool) 
     _say("Support bot, prompt version 8 goes out: its passages do not support what it says.")
     replay(client, bad, "  answers")
 
-    _say("Waiting for both alerts in Alertmanager.")
-    for check in (DRIFT, UNSUPPORTED):
+    _say("Waiting for both alerts in Alertmanager, and for the page of each model.")
+    for check in MODELS:
         _show_alert(stack, check, stop)
+    for model in MODELS.values():
+        _show_page(stack, webhook, model, stop)
     print(f"  Both fire, {time.monotonic() - began:.0f} s after the start.")
+    _show_case(stack, MODELS[UNSUPPORTED], UNSUPPORTED, stop)
     _show_records(stack, UNSUPPORTED, stop)
     _show_claims(stack, stop)
     return stack
@@ -100,6 +110,53 @@ def _show_alert(stack: Stack, check: str, stop: Stop) -> None:
     alert = stop.wait_for(f"the alert of {check} in Alertmanager", look, ALERT_SECONDS)
     labels = alert["labels"]
     print(f"  FIRING  {labels['alertname']}  model {labels['model']}, check {check}, severity {labels['severity']}")
+
+
+def _show_page(stack: Stack, webhook: Webhook, model: str, stop: Stop) -> None:
+    """What whoever is on call is sent: one notification of a case, however many checks of the model fire."""
+
+    def look() -> list[dict[str, Any]]:
+        stack.check()
+        return [one for one in webhook.about(model) if any(a["labels"]["alertname"] == PAGE for a in one["alerts"])]
+
+    notification = stop.wait_for(f"the notification about {model}", look, ALERT_SECONDS)[0]
+    labels = notification["alerts"][0]["labels"]
+    print(f"  PAGED   {PAGE}  model {model}, severity {labels['severity']}, one notification to {notification['receiver']}")
+
+
+def _show_case(stack: Stack, model: str, check: str, stop: Stop) -> None:
+    """The case with what most likely caused it, and the evidence of one of its incidents with the query behind its number."""
+
+    def look() -> str | None:
+        found = fetch(f"http://{stack.push}/v1/cases?model={model}&state=open")["cases"]
+        return found[0]["case_id"] if found else None
+
+    case = fetch(f"http://{stack.push}/v1/cases/{stop.wait_for(f'the case of {model}', look, STORE_SECONDS)}")
+    _say(f"The case of {model}, what to look at first and what changed before it.")
+    print(f"  {case['url']}: {case['state']}, {case['severity']}, {case['incident_count']} incidents")
+    for one in case["causes"]["checks"][:3]:
+        print(f"  {100 * one['share']:3.0f} %  check {one['check']}")
+    for one in case["changes"][:3]:
+        when, previous = one["at"][:16].replace("T", " "), one.get("previous") or "none"
+        print(f"  before it: {one['what']} {one['value']} at {when}, {previous} before")
+
+    _say("The evidence of an incident: its number, again from the rows in the store, and the records behind it by prompt.")
+    listed = fetch(f"http://{stack.push}/v1/incidents?check={check}&limit=1")["incidents"]
+    incident = fetch(f"http://{stack.push}/v1/incidents/{listed[0]['incident_id']}")
+    evidence = incident["evidence"]
+    print(f"  {incident['url']}")
+    print(
+        f"  {evidence['statistic']} {evidence['value']:.3f} of {evidence['n_current']} answers, threshold {incident['upper']:g}"
+    )
+    for one in evidence["split"]:
+        if one["what"] == "prompt":
+            shares = ", ".join(f"{100 * one[k]:.0f} % flagged {k[8:]}" for k in ("flagged_before", "flagged_after") if k in one)
+            print(f"  prompt {one['value']}: {one['before']} answers before, {one['after']} in the window; {shares}")
+    stop.wait_for("the rows in audit.duckdb", lambda: sql(stack, evidence["number_sql"], "json")[0] == 0, STORE_SECONDS)
+    code, row = sql(stack, evidence["number_sql"], "json")
+    if code:
+        raise Late(f"modelwatch sql: {row}")
+    print(f"  the same by SQL: {row.strip()}")
 
 
 def _show_records(stack: Stack, check: str, stop: Stop) -> None:

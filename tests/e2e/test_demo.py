@@ -46,6 +46,16 @@ def test_it_ends_with_both_alerts_and_the_records_behind_one(start: Start) -> No
     assert process.returncode == 0, output
     for check in ("bike-rental-drift", "support-bot-unsupported"):
         assert re.search(rf"FIRING  ModelwatchCheckFiring .* check {check}, severity", output), output
+    for model in ("bike-rental", "support-bot"):
+        assert re.search(
+            rf"PAGED   ModelwatchCaseOpen  model {model}, severity \w+, one notification to (on-call|tickets)\n", output
+        )
+    assert re.search(r"/cases/[0-9a-f]{16}: open, critical, \d+ incidents\n +\d+ %  check support-bot-", output), output
+    said = re.search(r"flagged_ratio (0\.\d+) of (\d+) answers", output)
+    again = re.search(r'the same by SQL: {"value": ?([\d.]+), ?"n": ?(\d+)}', output)
+    assert said, output
+    assert again, output
+    assert (f"{float(again[1]):.3f}", again[2]) == (said[1], said[2])
     *_, listed, records, claims = output.split("\n$ ")  # three commands and what they print
     assert re.search(r"support-bot-unsupported +open", listed), output
     header, *rows = records.partition("\n\n")[0].splitlines()[1:]

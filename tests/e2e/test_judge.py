@@ -16,9 +16,9 @@ from monitor.demo.replay import Client, replay
 from monitor.demo.stack import ANY, Stack
 from monitor.demo.stop import Stop
 from monitor.demo.story import sql
+from monitor.demo.webhook import Webhook
 from tests.e2e.conftest import impatient
 from tests.e2e.test_toxicity import modelwatch
-from tests.e2e.webhook import Webhook
 from tests.judge import JudgeServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -64,7 +64,7 @@ def test_judged_answers_fire_alerts_and_say_what_was_asked_of_whom(tmp_path: Pat
             replay(client, answers(), "answers")
             for check in BAD:
                 stop.wait_for(f"the alert of {check}", partial(stack.firing, FIRING, check=check), SECONDS)
-                stop.wait_for(f"word of {check}", partial(webhook.told, "firing", FIRING, check=check), SECONDS)
+            stop.wait_for("word of the case", partial(webhook.told, "firing", "ModelwatchCaseOpen", model="bot"), SECONDS)
             assert stack.firing(FIRING, check=GOOD) is None
 
             def judged() -> list[dict[str, Any]]:

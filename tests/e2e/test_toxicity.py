@@ -16,9 +16,9 @@ from monitor.demo.data import Batch, now
 from monitor.demo.replay import Client, replay
 from monitor.demo.stack import ANY, Stack
 from monitor.demo.stop import Stop
+from monitor.demo.webhook import Webhook
 from tests.detectors import tinydetoxify
 from tests.e2e.conftest import impatient
-from tests.e2e.webhook import Webhook
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -63,7 +63,7 @@ def test_rude_answers_are_scored_by_the_checkpoint_and_fire_an_alert(tmp_path: P
         stack.start(stop)
         replay(client, answers(), "answers")
         stop.wait_for("the alert", partial(stack.firing, FIRING, check=CHECK), SECONDS)
-        stop.wait_for("word of it", partial(webhook.told, "firing", FIRING, check=CHECK), SECONDS)
+        stop.wait_for("word of it", partial(webhook.told, "firing", "ModelwatchCaseOpen", model="bot"), SECONDS)
         assert stack.firing(FIRING, check="bot-rude-questions") is None
     finally:
         client.close()
