@@ -65,12 +65,13 @@ class Incident:
     revision: int = 0
     said: tuple[str, int] | None = None
     worst: list[dict[str, Any]] = field(default_factory=list)
-    stale: bool = False  # a match was taken back or restated: count it anew from what is stored
+    stale: bool = False  # a match was taken back or restated: count it anew from what is stored...
+    recounted: bool = False  # ...and then say so
 
     @property
     def news(self) -> bool:
         """Whether it is to be stored: it opened, ended, or has grown by much. Of a flood not every record is news."""
-        if self.stale or self.said is None or self.said[0] != self.state:
+        if self.recounted or self.said is None or self.said[0] != self.state:
             return True
         return _step(self.count) > _step(self.said[1])
 

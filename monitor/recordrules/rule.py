@@ -18,12 +18,13 @@ from monitor.faultpoints import point
 from monitor.metrics import Metrics
 from monitor.past import LATEST
 from monitor.reader import Reader, literal
-from monitor.recordrules.book import HOUR, KEYS_KEPT, WORST, Assigned, Book, Incident, Match
+from monitor.recordrules.book import HOUR, KEYS_KEPT, WORST, Assigned, Book, Incident, Match, worst
 from monitor.recordrules.config import RecordRule
 from monitor.recordrules.matching import Matching, Seen, places_of
 from monitor.slices import ALL
 from monitor.store import Store
 from monitor.transaction import Transaction
+from monitor.windows import CLOCKS_DIFFER
 
 CURSOR = ("check_name", "kind")
 DETECTOR = "record_rule"
@@ -130,6 +131,9 @@ class Rule:
                 found = self._matching.look(reader, cursor, last, now)
                 cursor = found.cursor
                 rows = self._taken(reader, found.matches)
+                for one in book.incidents.values():
+                    if one.stale:  # here, and not on the writer's thread, which everybody waits for
+                        self._count(reader, one, rows)
         book.clear(now)
         changed = [one for one in book.incidents.values() if one.news]
         if rows or changed or self._unstored:
@@ -173,10 +177,6 @@ class Rule:
         if rows:
             columns = {name: [row[name] for row in rows] for name in rows[0] if name != "outcome"}
             transaction.append("rule_matches", self.rule.model, {**columns, "received_at": transaction.now})
-        if stale := [one for one in changed if one.stale]:
-            reader = transaction.reader()
-            for one in stale:
-                self._count(reader, one)
         if changed:
             told = [self._told(one) for one in changed]
             columns = {name: [row[name] for row in told] for name in told[0]}
@@ -249,7 +249,7 @@ class Rule:
 
     def _say(self, one: Incident) -> None:
         state = one.said[0] if one.said is not None else None
-        one.said, one.revision = (one.state, one.count), one.revision + 1
+        one.said, one.revision, one.recounted = (one.state, one.count), one.revision + 1, False
         if state != one.state:
             log.info(
                 "incident", check=self.rule.name, slice=ALL, state=one.state, opened=one.opened.isoformat(), records=one.count
@@ -291,7 +291,8 @@ class Rule:
             f"{LATEST.format('incident_id')}",
             wanted,
         )
-        matches = f"(SELECT * FROM {reader.source('rule_matches', self.rule.model)} WHERE incident_id IN ({marks}))"
+        since = min((row["opened_slot"] for row in stored), default=self._clock.now())
+        matches = f"(SELECT * FROM {self._matches_since(reader, since)} WHERE incident_id IN ({marks}))"
         times = {
             row["incident_id"]: row
             for row in reader.query(
@@ -313,44 +314,39 @@ class Rule:
             one = Incident(row["incident_id"], row["opened_slot"], when["began"], when["last"], when["arrived"], row["peak"])
             one.revision = row["revision"]
             self._count(reader, one)
-            one.state = row["state"]
+            one.state, one.recounted = row["state"], False
             one.said = (one.state, orjson.loads(row["evidence"])["n_current"])
             found.append(one)
         for one in sorted(found, key=lambda one: (one.began, one.id)):
             self._book.restore(one, reversed(keys.get(one.id, [])))
 
-    def _count(self, reader: Reader, one: Incident) -> None:
-        """Take from what is stored how many records it has, and which are the worst."""
+    def _count(self, reader: Reader, one: Incident, fresh: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Count its records anew, and find the worst: those that are stored, and those about to be. A record stays with its
+        incident, so its last match there says whether it still counts."""
         rule = self.rule
-        # A record belongs where its last match says.
-        latest = (
-            f"(SELECT * FROM {reader.source('rule_matches', rule.model)} WHERE rule = $1 AND record_id IN "
-            f"(SELECT record_id FROM {reader.source('rule_matches', rule.model)} WHERE incident_id = $2) "
-            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY seq DESC) = 1)"
-        )
+        last = {row["record_id"]: row for row in fresh if row["incident_id"] == one.id}
         order = "value DESC" if rule.at_most is None else "value"
+        others = f"AND record_id NOT IN ({', '.join(map(literal, last))})" if last else ""
         rows = reader.query(
-            "SELECT *, count(*) OVER () AS n, count(*) FILTER (limited) OVER () AS over_limit "
-            f"FROM {latest} WHERE matched AND incident_id = $2 ORDER BY {order}, event_time, record_id LIMIT {WORST}",
-            [rule.name, one.id],
+            "SELECT *, count(*) OVER () AS n, count(*) FILTER (limited) OVER () AS over_limit FROM "
+            f"(SELECT * FROM {self._matches_since(reader, one.began)} WHERE incident_id = ? {others} "
+            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY seq DESC) = 1) "
+            f"WHERE matched ORDER BY {order}, event_time, record_id LIMIT {WORST}",
+            [one.id],
         )
-        one.count, one.limited = (rows[0]["n"], rows[0]["over_limit"]) if rows else (0, 0)
-        one.stale = False
-        if not rows:
-            one.state, one.worst = "withdrawn", []
-            return
-        one.peak = rows[0]["value"]
-        one.worst = [
-            {
-                "record_id": row["record_id"],
-                "trace_id": row["trace_id"],
-                "event_time": row["event_time"].isoformat(),
-                "value": row["value"],
-                "revision": row["revision"],
-                **(orjson.loads(row["detail"]) if row["detail"] else {}),
-            }
-            for row in rows
-        ]
+        now = [row for row in last.values() if row["matched"]]
+        one.count = len(now) + (rows[0]["n"] if rows else 0)
+        one.limited = sum(row["limited"] for row in now) + (rows[0]["over_limit"] if rows else 0)
+        one.worst = worst(rule, [_shown(row) for row in (*rows, *now)])
+        one.recounted, one.stale = one.stale, False
+        if one.count:
+            one.peak = one.worst[0]["value"]
+        else:
+            one.state = "withdrawn"
+
+    def _matches_since(self, reader: Reader, began: datetime) -> str:
+        """SQL of the matches of incidents that began then, or later: each was stored after it had arrived."""
+        return reader.source("rule_matches", self.rule.model, received_since=began - CLOCKS_DIFFER)
 
     def _before(self, reader: Reader, ids: Sequence[str]) -> dict[str, Before]:
         if not ids:
@@ -368,6 +364,13 @@ class Rule:
             )
             for row in rows
         }
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `rule_matches` as an incident shows it."""
+    detail = orjson.loads(row["detail"]) if row["detail"] else {}
+    about = {name: row[name] for name in ("record_id", "trace_id", "value", "revision")}
+    return {**about, "event_time": row["event_time"].isoformat(), **detail}
 
 
 def _same(before: Before, match: Match) -> bool:
