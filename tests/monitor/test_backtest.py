@@ -50,7 +50,8 @@ def replayed(
 
 def said(world: World, name: str, model: str = "houses") -> dict[tuple[str, datetime], tuple[Any, ...]]:
     """By slice and slot: the latest word of the daemon, and its reading."""
-    readings = {(r["slice"], r["slot"]): r for r in sorted(world.rows("readings", model), key=lambda r: r["revision"])}
+    mine = [r for r in world.rows("readings", model) if r["check_name"] == name]
+    readings = {(r["slice"], r["slot"]): r for r in sorted(mine, key=lambda r: r["revision"])}
     found = {}
     for row in sorted(world.rows("verdicts", model), key=lambda r: r["revision"]):
         if row["check_name"] == name:
@@ -369,6 +370,23 @@ def test_a_copy_of_the_files_is_enough_and_no_daemon_is_asked(
     assert [one.name for one in copy.iterdir() if one.suffix == ".duckdb"] == ["audit.duckdb"]
     assert ask("--config", str(path), "--check", "one", "--from", "2026-03-01", "--to", "2026-03-02") == 0
     assert capsys.readouterr().out.splitlines()[1].split()[2:6] == ["31", "31", "3", "1"]
+
+
+def test_checks_that_read_scores_say_of_answers_what_the_daemon_said(make_world: Callable[..., World]) -> None:
+    row = {**check("row", "Bareness", threshold={"upper": 0.3}), "model": "bot"}
+    mean = {**check("one", threshold={"upper": 0.72}), "model": "bot", "columns": {"prediction": "score.row"}}
+    world = make_world(checks=[row, mean])
+    sent = [generation(f"g{n}", at(n), **({} if n in range(100, 110) or n % 3 == 0 else {"contexts": ["a"]})) for n in range(200)]
+    world.send("generations", *sent)
+    world.settle()
+    world.score()
+    world.look()
+    world.seal()
+    for name in ("row", "one"):
+        told, found = said(world, name, "bot"), again(replayed(world, name, 0, 190))
+        assert len(found) == 19
+        assert all(same(told[key], row) for key, row in found.items())
+    assert {row[2] for row in found.values()} == {True, False}
 
 
 def test_a_row_detector_replays_the_scores_of_its_present_settings(make_world: Callable[..., World]) -> None:
