@@ -24,7 +24,6 @@ from monitor.reader import Reader
 
 NAME = "gen_ai.evaluation.result"
 SENT = ("ok", "failed")  # what does not apply to a record is no evaluation of it
-MOST_CHARACTERS = 4096  # of an explanation
 
 
 def rows(reader: Reader, model: str, after: int, limit: int) -> list[dict[str, Any]]:
@@ -74,11 +73,11 @@ def count(export: ExportLogsServiceRequest) -> int:
 
 
 def _event(model: str, row: Mapping[str, Any], explanations: bool) -> LogRecord:
-    at = _nanoseconds(row["received_at"])
+    at, detail = _nanoseconds(row["received_at"]), _detail(row["detail"])
     said: dict[str, Any] = {
         # The same score has the same one whenever it is sent: a receiver can tell that it has it already.
         "log.record.uid": f"{model}/{row['record_id']}/{row['revision']}/{row['settings_hash']}",
-        "gen_ai.evaluation.name": row["detector"],
+        "gen_ai.evaluation.name": detail.get("metric") or row["detector"],  # a judge has several
         "gen_ai.response.id": row["response_id"],
         "modelwatch.model": model,
         "modelwatch.record_id": row["record_id"],
@@ -91,7 +90,7 @@ def _event(model: str, row: Mapping[str, Any], explanations: bool) -> LogRecord:
     if row["outcome"] == "ok":
         said["gen_ai.evaluation.score.value"] = row["value"]
         said["gen_ai.evaluation.score.label"] = {True: "flagged", False: "passed"}.get(row["flagged"])
-        said["gen_ai.evaluation.explanation"] = _explanation(row["detail"]) if explanations else None
+        said["gen_ai.evaluation.explanation"] = detail.get("judge_reason") if explanations else None
     else:
         said["error.type"] = row["reason"] or "_OTHER"
     return LogRecord(
@@ -106,10 +105,9 @@ def _event(model: str, row: Mapping[str, Any], explanations: bool) -> LogRecord:
     )
 
 
-def _explanation(detail: str | None) -> str | None:
-    found = orjson.loads(detail) if detail else {}
-    text = found.get("explanation") or found.get("reason") if isinstance(found, dict) else None
-    return text[:MOST_CHARACTERS] if isinstance(text, str) else None
+def _detail(text: str | None) -> dict[str, Any]:
+    found = orjson.loads(text) if text else {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def _attributes(values: Mapping[str, Any]) -> list[KeyValue]:

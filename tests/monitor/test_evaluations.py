@@ -164,13 +164,14 @@ def test_an_explanation_goes_along_only_where_that_is_wanted(world: World) -> No
         "value": 0.5,
         "flagged": False,
     }
-    row |= {"detail": '{"reason": "it says so"}', "received_at": world.clock.now()}
+    row |= {"detail": '{"judge_reason": "it says so", "metric": "faithfulness", "raw": 3}', "received_at": world.clock.now()}
 
     def said(explanations: bool) -> dict[str, Any]:
         export = events.request("bot", [row], explanations=explanations)
         return attributes(export.resource_logs[0].scope_logs[0].log_records[0])
 
     assert said(True)["gen_ai.evaluation.explanation"] == "it says so"
+    assert said(True)["gen_ai.evaluation.name"] == "faithfulness", "the judge's metric, and not the judge"
     assert "gen_ai.evaluation.explanation" not in said(False)
 
 
