@@ -44,8 +44,9 @@ class Run:
     answers: list[float]
     refused: int
     processor: float  # seconds of the receiving processes
-    grown: float  # MiB, from a warm start to the end of the load
+    grown: float  # MiB, from a warm start to the end of the load: of the owner
     peak: float
+    together: float  # grown, of all processes
     held: int
     """Spans in the store after kill -9 and a restart; Phoenix: in its database."""
     persisted: int
@@ -67,7 +68,7 @@ def run(options: Options) -> list[Row]:
     rows = [
         *summary("OTLP/HTTP protobuf, 512 spans of 2 KB a request", runs),
         measured(HELD, [r.held / r.acknowledged for r in runs], "", better="higher"),
-        *summary(f"the same, {ASKED:,} spans/s asked of it", paced)[:4],
+        *summary(f"the same, {ASKED:,} spans/s asked of it", paced),
     ]
     if options.peers is not None:
         python = environment(options.peers, PHOENIX)
@@ -107,6 +108,7 @@ def ours(folder: Path, seconds: float, texts: list[str], options: Options, every
             processor=watch.processor,
             grown=watch.after - watch.before,
             peak=watch.peak,
+            together=watch.grown,
             held=held - acknowledged + sum(s.records for s in sent),
             persisted=acknowledged,
             note=f"{counted.get('modelwatch_seal_segments_total', 0):.0f} seals and {watch.checkpoints} checkpoints; "
@@ -182,6 +184,7 @@ def phoenix(folder: Path, python: Path, seconds: float) -> Run:
                 processor=used.user + used.system - computed.user - computed.system,
                 grown=after - resident,
                 peak=after,
+                together=after - resident,
                 held=in_sqlite(Path(place)) - before,
                 persisted=persisted,
             )
@@ -222,6 +225,8 @@ def summary(about: str, runs: list[Run]) -> list[Row]:
     if refused := sum(r.refused for r in runs):
         note += f"; {refused} requests had to be sent again (429, 503)"
 
+    peak = max(r.peak for r in runs)
+
     def answers(share: float) -> list[float]:
         return [percentile(r.answers, share) * 1000 for r in runs]
 
@@ -231,5 +236,6 @@ def summary(about: str, runs: list[Run]) -> list[Row]:
         measured("- answer time, p99", answers(0.99), "ms"),
         measured("- answer time, longest", answers(1.0), "ms"),
         measured("- processor time a span", [r.processor / r.acknowledged * 1e6 for r in runs], "µs"),
-        measured("- memory, growth", [r.grown for r in runs], "MiB", f"peak {max(r.peak for r in runs):,.0f} MiB"),
+        measured("- memory of the process that answers, growth", [r.grown for r in runs], "MiB", f"peak {peak:,.0f} MiB"),
+        measured("- memory of all processes, growth", [r.together for r in runs], "MiB", "pages they share count in parts (PSS)"),
     ]
