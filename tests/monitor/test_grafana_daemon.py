@@ -10,7 +10,7 @@ from typing import Any
 from monitor.app import App
 from tests.grafana.server import GrafanaServer
 from tests.monitor.support import check, prediction, wait_for
-from tests.monitor.test_app import of, write
+from tests.monitor.test_app import NOWHERE, of, write
 
 HIGH, LOW = 100.0, 1.0
 
@@ -35,7 +35,9 @@ def test_an_incident_is_one_region_through_an_outage_of_grafana_and_a_restart_of
     with GrafanaServer() as server:
         section = {"url": server.url, "token": "${file:token}", "timeout_seconds": 2, "datasource": {"url": "http://p:9090"}}
         (tmp_path / "token").write_text("glsa_admin")
-        path = write(tmp_path, checks=[check("mean", every="1s", idle_timeout="1s")], grafana=section)
+        checks = [check("mean", every="1s", idle_timeout="1s")]
+        server_section = {**NOWHERE, "intake_processes": 0}
+        path = write(tmp_path, checks=checks, grafana=section, server=server_section)
         traffic, app = Traffic(), App(path)
         app.start()
         try:
@@ -48,6 +50,9 @@ def test_an_incident_is_one_region_through_an_outage_of_grafana_and_a_restart_of
             wait_for(lambda: len(server.dashboards) >= 4 and server.datasources, "dashboards and datasource")
             wait_for(lambda: of(app).value("modelwatch_grafana_sync_last_success_timestamp_seconds"), "success in the metrics")
             assert of(app).value("modelwatch_outbox_messages", sink="grafana", state="waiting") == 0
+            write(tmp_path, checks=checks, server=server_section, grafana=section | {"datasource": {"url": "http://other:9090"}})
+            assert app.reload() is None
+            wait_for(lambda: "other" in server.datasources["modelwatch-prometheus"]["url"], "the datasource of the new config")
             (region,) = [dict(one) for one in incidents(server)]
             server.stop()
             app.stop()
