@@ -16,7 +16,7 @@ import orjson
 
 from monitor import answers, said
 from monitor.config import Config
-from monitor.keys import hash64, place_hash
+from monitor.keys import hash64
 from monitor.masking.recognisers import token
 from monitor.reader import Reader, literal
 from monitor.recordrules.book import Match
@@ -238,13 +238,6 @@ class _Record:
     known: bool = False
     here: bool = False
     texts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def places_of(reader: Reader, model: str, ids: Sequence[str]) -> str:
-    """SQL of the matches of these records."""
-    return reader.source(
-        "rule_matches", model, places=reader.places("records", "rule_matches", model, [place_hash(i) for i in ids])
-    )
 
 
 def _match(row: Mapping[str, Any], value: float, matched: bool, keys: tuple[str, ...], detail: Mapping[str, Any]) -> Match:

@@ -4,8 +4,7 @@ place it has read to in one transaction. So each match counts once, whatever die
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,29 +17,17 @@ from monitor.faultpoints import point
 from monitor.metrics import Metrics
 from monitor.past import LATEST
 from monitor.reader import Reader, literal
-from monitor.recordrules.book import HOUR, KEYS_KEPT, WORST, Assigned, Book, Incident, Match, worst
+from monitor.recordrules.book import HOUR, Assigned, Book, Incident, Match
 from monitor.recordrules.config import RecordRule
-from monitor.recordrules.matching import Matching, Seen, places_of
+from monitor.recordrules.matching import Matching, Seen
+from monitor.recordrules.stored import Before, Stored
 from monitor.slices import ALL
 from monitor.store import Store
 from monitor.transaction import Transaction
-from monitor.windows import CLOCKS_DIFFER
 
 CURSOR = ("check_name", "kind")
 DETECTOR = "record_rule"
 CURSOR_SECONDS = 10.0  # so often a place is stored that nothing was found on the way to; after a crash that is read again
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """The last match of a record, as stored or as taken a moment ago."""
-
-    incident_id: str
-    matched: bool
-    limited: bool
-    revision: int
-    value: float
-    arrived_at: datetime
 
 
 class Rule:
@@ -53,6 +40,7 @@ class Rule:
         """
         self.rule = rule
         self._matching = Matching(rule, config)
+        self._past = Stored(rule)
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -133,7 +121,7 @@ class Rule:
                 rows = self._taken(reader, found.matches)
                 for one in book.incidents.values():
                     if one.stale:  # here, and not on the writer's thread, which everybody waits for
-                        self._count(reader, one, rows)
+                        self._past.count(reader, one, rows)
         book.clear(now)
         changed = [one for one in book.incidents.values() if one.news]
         if rows or changed or self._unstored:
@@ -149,8 +137,8 @@ class Rule:
 
     def _taken(self, reader: Reader, matches: Sequence[Match]) -> list[dict[str, Any]]:
         """Rows of `rule_matches`, with their outcome besides."""
-        known = self._before(reader, sorted({one.record_id for one in matches}))
-        self._load(reader, {one.incident_id for one in known.values()} - self._book.incidents.keys())
+        known = self._past.before(reader, sorted({one.record_id for one in matches}))
+        self._past.load(reader, {one.incident_id for one in known.values()} - self._book.incidents.keys(), self._book)
         rows = []
         for match in matches:
             before = known.get(match.record_id)
@@ -271,7 +259,7 @@ class Rule:
                 f"{LATEST.format('incident_id')} AND (state = 'open' OR received_at > ?) ORDER BY opened_slot, incident_id",
                 [rule.name, since],
             )
-            self._load(reader, [row["incident_id"] for row in rows])
+            self._past.load(reader, [row["incident_id"] for row in rows], self._book)
         if found:
             self._cursor = self._stored = found[0]["seq"]
         else:
@@ -279,98 +267,6 @@ class Rule:
             self._store.run(lambda t: t.put("check_cursors", CURSOR, [{"check_name": self._key, "kind": kind, "seq": last}]))
             self._cursor = self._stored = last
         self._unsure = False
-
-    def _load(self, reader: Reader, ids: Sequence[str] | set[str]) -> None:
-        """Have these incidents in the book, as stored."""
-        wanted = sorted(set(ids))
-        if not wanted:
-            return
-        marks = ", ".join("?" * len(wanted))
-        stored = reader.query(
-            f"SELECT * FROM {reader.source('incidents', self.rule.model)} WHERE incident_id IN ({marks}) "
-            f"{LATEST.format('incident_id')}",
-            wanted,
-        )
-        since = min((row["opened_slot"] for row in stored), default=self._clock.now())
-        matches = f"(SELECT * FROM {self._matches_since(reader, since)} WHERE incident_id IN ({marks}))"
-        times = {
-            row["incident_id"]: row
-            for row in reader.query(
-                "SELECT incident_id, min(arrived_at) AS began, max(arrived_at) AS arrived, "
-                f"max(least(event_time, arrived_at)) AS last FROM {matches} WHERE matched GROUP BY incident_id",
-                wanted,
-            )
-        }
-        # Those that came within the limit only, the latest as far as any is kept.
-        keys: dict[str, list[str]] = {}
-        for row in reader.query(
-            f"SELECT incident_id, keys FROM {matches} WHERE matched AND NOT limited ORDER BY seq DESC LIMIT {KEYS_KEPT}", wanted
-        ):
-            keys.setdefault(row["incident_id"], []).extend(orjson.loads(row["keys"]))
-        found = []
-        for row in stored:
-            if (when := times.get(row["incident_id"])) is None:
-                continue  # its matches lie in a damaged segment
-            one = Incident(row["incident_id"], row["opened_slot"], when["began"], when["last"], when["arrived"], row["peak"])
-            one.revision = row["revision"]
-            self._count(reader, one)
-            one.state, one.recounted = row["state"], False
-            one.said = (one.state, orjson.loads(row["evidence"])["n_current"])
-            found.append(one)
-        for one in sorted(found, key=lambda one: (one.began, one.id)):
-            self._book.restore(one, reversed(keys.get(one.id, [])))
-
-    def _count(self, reader: Reader, one: Incident, fresh: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Count its records anew, and find the worst: those that are stored, and those about to be. A record stays with its
-        incident, so its last match there says whether it still counts."""
-        rule = self.rule
-        last = {row["record_id"]: row for row in fresh if row["incident_id"] == one.id}
-        order = "value DESC" if rule.at_most is None else "value"
-        others = f"AND record_id NOT IN ({', '.join(map(literal, last))})" if last else ""
-        rows = reader.query(
-            "SELECT *, count(*) OVER () AS n, count(*) FILTER (limited) OVER () AS over_limit FROM "
-            f"(SELECT * FROM {self._matches_since(reader, one.began)} WHERE incident_id = ? {others} "
-            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY seq DESC) = 1) "
-            f"WHERE matched ORDER BY {order}, event_time, record_id LIMIT {WORST}",
-            [one.id],
-        )
-        now = [row for row in last.values() if row["matched"]]
-        one.count = len(now) + (rows[0]["n"] if rows else 0)
-        one.limited = sum(row["limited"] for row in now) + (rows[0]["over_limit"] if rows else 0)
-        one.worst = worst(rule, [_shown(row) for row in (*rows, *now)])
-        one.recounted, one.stale = one.stale, False
-        if one.count:
-            one.peak = one.worst[0]["value"]
-        else:
-            one.state = "withdrawn"
-
-    def _matches_since(self, reader: Reader, began: datetime) -> str:
-        """SQL of the matches of incidents that began then, or later: each was stored after it had arrived."""
-        return reader.source("rule_matches", self.rule.model, received_since=began - CLOCKS_DIFFER)
-
-    def _before(self, reader: Reader, ids: Sequence[str]) -> dict[str, Before]:
-        if not ids:
-            return {}
-        marks = ", ".join("?" * len(ids))
-        rows = reader.query(
-            "SELECT record_id, incident_id, matched, limited, revision, value, arrived_at FROM "
-            f"{places_of(reader, self.rule.model, ids)} WHERE rule = ? AND record_id IN ({marks}) "
-            "QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY seq DESC) = 1",
-            [self.rule.name, *ids],
-        )
-        return {
-            row["record_id"]: Before(
-                row["incident_id"], row["matched"], row["limited"], row["revision"], row["value"], row["arrived_at"]
-            )
-            for row in rows
-        }
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `rule_matches` as an incident shows it."""
-    detail = orjson.loads(row["detail"]) if row["detail"] else {}
-    about = {name: row[name] for name in ("record_id", "trace_id", "value", "revision")}
-    return {**about, "event_time": row["event_time"].isoformat(), **detail}
 
 
 def _same(before: Before, match: Match) -> bool:
