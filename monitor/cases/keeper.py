@@ -26,6 +26,7 @@ from monitor.metrics import Metrics
 from monitor.past import LATEST
 from monitor.reader import Reader
 from monitor.schema import KINDS as TABLES
+from monitor.slices import WHOLE
 from monitor.store import Store
 from monitor.transaction import Transaction
 
@@ -57,6 +58,7 @@ class CaseKeeper:
     def _configure(self, config: Config) -> None:
         self._words: dict[tuple[str, str], tuple[str, str]] = {(c.model, c.name): (c.severity, c.owner) for c in config.checks}
         self._words |= {(r.model, r.name): (r.severity, r.owner) for r in config.record_rules}
+        self._slices = {(c.model, c.name): c.slices for c in config.checks}
         self._owners = {m.name: m.owner for m in config.models}
         self._to_note: Config | None = config
         self.board.url = external.base(config)
@@ -137,26 +139,39 @@ class CaseKeeper:
         return count
 
     def _episodes(self, reader: Reader, model: str) -> list[Episode]:
-        columns = "incident_id, check_name, slice, state, severity, owner, opened_slot, resolved_slot, revision"
+        columns = "incident_id, check_name, slice, state, severity, owner, opened_slot, last_slot, resolved_slot, revision"
         latest = f"SELECT {columns} FROM {reader.source('incidents', model)} {LATEST.format('incident_id')}"
         found = []
         for row in reader.query(f"SELECT * FROM ({latest}) WHERE state <> 'withdrawn'"):
-            severity, owner = row["severity"], row["owner"] or ""
-            if row["state"] == "open":  # as the config has it now
-                severity, owner = self._words.get((model, row["check_name"]), (severity, owner))
+            severity, owner, resolved = row["severity"], row["owner"] or "", row["resolved_slot"]
+            if row["state"] == "open" and self._watched(model, row["check_name"], row["slice"]):
+                severity, owner = self._words[model, row["check_name"]]  # as the config has it now
+            elif row["state"] == "open":
+                resolved = row["last_slot"]  # nobody will ever say that it is over
             found.append(
                 Episode(
                     row["incident_id"],
                     row["check_name"],
                     row["slice"],
                     row["opened_slot"],
-                    row["resolved_slot"],
+                    resolved,
                     severity,
                     owner or self._owners.get(model, ""),
                     row["revision"],
                 )
             )
         return found
+
+    def _watched(self, model: str, check: str, part: str) -> bool:
+        """Whether the config has this check or rule, and this slice of it."""
+        if (model, check) not in self._words:
+            return False
+        slices = self._slices.get((model, check), ())
+        return (
+            part == WHOLE.name
+            or (model, check) not in self._slices
+            or any(part == one.name if one.by is None else part.startswith(f"{one.by}=") for one in slices)
+        )
 
     def _row(self, reader: Reader, case: Case, known: Row | None, before: Row | None) -> Row | None:
         """None where nothing is new."""

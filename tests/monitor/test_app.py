@@ -153,6 +153,8 @@ def test_from_a_record_to_a_firing_check_and_back_after_a_restart(start: Callabl
     running.send("labels", label("r1"))
     for name in ("mean", "isolated", "bare"):
         wait_for(lambda name=name: running.value("modelwatch_firing", check=name) == 1, f"{name} to fire")  # type: ignore[misc]
+    for model in ("houses", "bot"):
+        wait_for(lambda model=model: running.value("modelwatch_case_open", model=model) == 1, f"the case of {model}")  # type: ignore[misc]
     assert running.value("modelwatch_reading", check="mean") == 50.0
     assert running.value("modelwatch_detector_evaluations_total", detector="bareness") == 20
     assert running.value("modelwatch_child_up", child="scorer") == 1
@@ -165,6 +167,8 @@ def test_from_a_record_to_a_firing_check_and_back_after_a_restart(start: Callabl
     first = again.scrape()
     firing = {dict(labels)["check"]: v for (name, labels), v in first.items() if name == "modelwatch_firing"}
     assert firing == {"mean": 1, "isolated": 1, "bare": 1}, "as of the first scrape: a 0 would resolve a page that is true"
+    paged = {dict(labels)["model"] for (name, labels), _ in first.items() if name == "modelwatch_case_open"}
+    assert paged == {"houses", "bot"}
 
 
 def test_a_stop_books_what_the_judge_was_asked_and_blames_no_record(start: Callable[..., App], tmp_path: Path) -> None:

@@ -259,3 +259,23 @@ def test_another_config_is_a_change_and_the_first_one_is_none(make_world: Callab
     (change,) = world.rows("changes")
     assert (change["what"], change["previous"] != change["value"]) == ("config", True)
     assert world.rows("changes", "bot") == []
+
+
+def test_a_check_that_is_taken_out_of_the_config_ends_its_case(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("one"), check("three", slices=[{"name": "new", "where": {"model_version": "2"}}])])
+    values(world, (1, 1.0), (11, 15.0), (21, 15.0), model_version="2")
+    world.look()
+    world.cases.step()
+    before = world.config
+    without = before.model_copy(update={"checks": before.checks[1:]})
+    world.cases.configure(without)
+    world.cases.step()
+    assert [(row["state"], row["incident_count"]) for row in told(world)] == [("open", 3)]
+    whole = without.checks[0].model_copy(update={"slices": (), "name": "another"})
+    world.cases.configure(without.model_copy(update={"checks": (whole,)}))
+    world.cases.step()
+    assert [row["state"] for row in told(world)] == ["resolved"]
+    assert exported(world, "modelwatch_case_open") == []
+    world.cases.configure(before)
+    world.cases.step()
+    assert [row["state"] for row in told(world)] == ["open"], "put back, it goes on"

@@ -105,6 +105,21 @@ PROBLEMS: dict[str, tuple[Any, list[str]]] = {
     "a misspelled key": (
         {"store": {"pth": "x"}}, ["store.pth: no such key; remove it or correct its spelling ('x')"],
     ),
+    "a maintenance window of a model that is not there": (
+        {**GOOD, "maintenance": [{"name": "w", "models": ["cars"], "weekly": {"at": "22:00", "lasts": "1h"}, "reason": "r"}]},
+        ["maintenance.0.models.0: no model 'cars'; there are houses, bot"],
+    ),
+    "a maintenance window without an end": (
+        {**GOOD, "maintenance": [{"name": "w", "start": "2026-03-01T00:00:00Z", "reason": "r"}]},
+        ["maintenance.0: start and end must both be given, start before end"],
+    ),
+    "a link to nowhere": (
+        {"external_url": "watch.example.org"},
+        [
+            "external_url: 'watch.example.org' is no URL of http or https; give one such as https://modelwatch.example.org "
+            "('watch.example.org')"
+        ],
+    ),
     "an unknown task": (
         {"models": [{"name": "a", "task": "magic"}]},
         ["models.0.task: Input should be 'regression', 'binary', 'multiclass', 'multilabel', 'ranking' or 'llm' ('magic')"],
