@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from monitor import faultpoints
 from monitor.grafana.annotations import GROW_SECONDS, Filling, Notes, sender
 from monitor.grafana.attendant import Attendant
 from monitor.grafana.client import Grafana
@@ -142,6 +143,26 @@ def test_an_answer_that_is_lost_makes_no_second_one(watched: Watched) -> None:
     watched.later()
     assert watched.waiting() == 0
     assert len(watched.regions()) == 1
+
+
+def test_a_daemon_that_dies_between_sending_and_noting_it_sends_no_second_one(watched: Watched) -> None:
+    def die(name: str) -> None:
+        if name == "outbox.sent":
+            raise SystemExit
+
+    watched.window(0, HIGH)
+    faultpoints.arm(die)
+    try:
+        with pytest.raises(SystemExit):
+            watched.tell()
+    finally:
+        faultpoints.arm(None)
+    assert len(watched.regions()) == 1
+    watched.restart()
+    watched.tell()
+    assert watched.waiting() == 0
+    assert len(watched.regions()) == 1
+    assert [method for method, path in watched.server.writes() if "/annotations" in path].count("POST") == 1
 
 
 def test_one_that_came_in_late_after_all_is_taken_away(watched: Watched) -> None:
