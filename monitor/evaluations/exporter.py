@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -56,6 +57,7 @@ class Evaluations:
         self._opened = 0  # another file may have taken the store's place since
         self._attempts = 0
         self._not_before = 0.0
+        self._waits_since: datetime | None = None  # of the oldest score that was not taken
         self._batch = config.batch_events
         self._trouble = log.Lasting(clock.monotonic)
         self._stop = threading.Event()
@@ -138,6 +140,7 @@ class Evaluations:
             except Never as exc:
                 rejected, words = count, str(exc)
             except Later as exc:
+                self._waits_since = rows[0]["received_at"]
                 self._failed(exc)
                 return None
             self._worked(count - rejected)
@@ -152,7 +155,7 @@ class Evaluations:
 
     def _worked(self, count: int) -> None:
         self._metrics.outbox_sent.labels(SINK).inc(max(0, count))
-        self._attempts, self._not_before = 0, 0.0
+        self._attempts, self._not_before, self._waits_since = 0, 0.0, None
         self._batch = min(self._config.batch_events, self._batch * 2)
         self._trouble.over("scores are sent again", "endpoint")
 
@@ -171,16 +174,10 @@ class Evaluations:
 
     def _say_what_waits(self) -> None:
         known = self._known()
-        waiting = {model: self._store.last_seq(KIND, model) - known.get(model, 0) for model in self._logs()}
-        self._metrics.outbox_messages.labels(SINK, "waiting").set(sum(waiting.values()))
-        oldest = self._clock.now()
-        if self._attempts:  # else they are on their way
-            with self._store.read() as reader:
-                for model in (m for m, n in waiting.items() if n):
-                    source = reader.source(KIND, model, after_seq=known.get(model, 0))
-                    row = reader.query(f"SELECT min(received_at) AS at FROM {source} WHERE seq > ?", [known.get(model, 0)])[0]
-                    oldest = min(oldest, row["at"] or oldest)
-        self._metrics.outbox_oldest.labels(SINK).set(oldest.timestamp())
+        # While the store is being reopened it may not know of all its rows.
+        waiting = sum(max(0, self._store.last_seq(KIND, model) - known.get(model, 0)) for model in self._logs())
+        self._metrics.outbox_messages.labels(SINK, "waiting").set(waiting)
+        self._metrics.outbox_oldest.labels(SINK).set((self._waits_since or self._clock.now()).timestamp())
 
     # --- where it stands ---
 
