@@ -34,26 +34,26 @@ export: {otlp: {endpoint: "http://127.0.0.1:1"}}   # where nobody listens
 budgets: [{model: bot, cost_usd_per_day: 100, tokens_per_day: 1000000}]
 checks:
 - {name: houses-drift, model: houses, detector: data_drift, settings: {policy: evidently}, reference: {file: $reference},
-   every: 1m, window: 2m, threshold: {upper: 0.2}, min_records: 20, slices: [{by: city}], owner: prices}
-- {name: houses-calibrated, model: houses, detector: data_drift, reference: {file: $reference}, every: 1m, window: 2m,
+   every: 1m, threshold: {upper: 0.2}, min_records: 20, slices: [{by: city}], owner: prices}
+- {name: houses-calibrated, model: houses, detector: data_drift, reference: {file: $reference}, every: 1m,
    threshold: {kind: calibrated, alpha: 0.01}, min_records: 20}
-- {name: houses-error, model: houses, detector: performance, settings: {metric: mae}, every: 1m, window: 2m,
+- {name: houses-error, model: houses, detector: performance, settings: {metric: mae}, every: 1m,
    threshold: {upper: 1000}, min_records: 20}
-- {name: houses-quality, model: houses, detector: data_quality, reference: {file: $reference}, every: 1m, window: 2m,
+- {name: houses-quality, model: houses, detector: data_quality, reference: {file: $reference}, every: 1m,
    threshold: {kind: quantile, upper: 0.99, baseline: {start: 2026-01-01T00:00:00Z, end: 2026-01-01T01:00:00Z}},
    min_records: 20}
 - {name: churn-expected, model: churn, detector: performance_estimate, settings: {metric: accuracy, min_rows: 20}, every: 1m,
-   window: 2m, reference: {file: $known}, threshold: {lower: 0.5}, min_records: 20}
+   reference: {file: $known}, threshold: {lower: 0.5}, min_records: 20}
 - {name: houses-expected, model: houses, detector: performance_estimate, settings: {metric: mae, min_rows: 20}, every: 1m,
-   window: 2m, reference: {file: $reference}, threshold: {upper: 1000}, min_records: 20}
-- {name: churn-right, model: churn, detector: performance, settings: {metric: accuracy}, every: 1m, window: 2m,
+   reference: {file: $reference}, threshold: {upper: 1000}, min_records: 20}
+- {name: churn-right, model: churn, detector: performance, settings: {metric: accuracy}, every: 1m,
    threshold: {lower: 0.9}, min_records: 20}
-- {name: bot-unsupported, model: bot, detector: faithfulness, every: 1m, window: 2m, threshold: {upper: 0.2}, min_records: 5}
-- {name: bot-rude, model: bot, detector: toxicity, every: 1m, window: 2m, threshold: {upper: 0.2}, min_records: 5}
-- {name: bot-beside, model: bot, detector: answer_relevance, every: 1m, window: 2m, threshold: {upper: 0.2}, min_records: 5}
-- {name: bot-retrieval, model: bot, detector: retrieval, settings: {among: all, min_rows: 5}, every: 1m, window: 2m,
+- {name: bot-unsupported, model: bot, detector: faithfulness, every: 1m, threshold: {upper: 0.2}, min_records: 5}
+- {name: bot-rude, model: bot, detector: toxicity, every: 1m, threshold: {upper: 0.2}, min_records: 5}
+- {name: bot-beside, model: bot, detector: answer_relevance, every: 1m, threshold: {upper: 0.2}, min_records: 5}
+- {name: bot-retrieval, model: bot, detector: retrieval, settings: {among: all, min_rows: 5}, every: 1m,
    threshold: {upper: 0.9}, min_records: 5}
-- {name: bot-polite, model: bot, detector: judge, every: 1m, window: 2m, threshold: {upper: 0.05}, min_records: 5,
+- {name: bot-polite, model: bot, detector: judge, every: 1m, threshold: {upper: 0.05}, min_records: 5,
    settings: {metric: discrete, prompt: "Is this polite? {response}", values: {"yes": 1, "no": 0}, rate: 0.5}}
 sources:
 - {type: follow, name: log, path: $log, kind: predictions, model: churn}
@@ -81,10 +81,10 @@ def _house(chance: random.Random, *, moved: bool) -> dict[str, Any]:
 
 
 def past(now: datetime) -> list[Batch]:
-    """Three minutes of all three models. Houses have moved, answers say what no passage says."""
+    """Two minutes of all three models, so that one whole one is over. Houses have moved, answers say what no passage says."""
     found = []
-    for n in range(90):
-        found += wave(now - timedelta(seconds=180 - 2 * n), f"past-{n}", streams=n % 9 == 0)
+    for n in range(60):
+        found += wave(now - timedelta(seconds=120 - 2 * n), f"past-{n}", streams=n % 9 == 0)
     return [
         Batch(kind, model, [record for batch in found if (batch.kind, batch.model) == (kind, model) for record in batch.records])
         for kind, model in dict.fromkeys((batch.kind, batch.model) for batch in found)
@@ -101,7 +101,7 @@ def wave(when: datetime, name: str, *, streams: bool = True) -> list[Batch]:
             "features": _house(chance, moved=True),
             "prediction": 300.0,
         }
-        for i in range(2)
+        for i in range(4)
     ]
     churn = [
         {"record_id": f"churn-{name}-{i}", "timestamp": when.isoformat(), "features": {"visits": chance.random()},
@@ -117,6 +117,17 @@ def wave(when: datetime, name: str, *, streams: bool = True) -> list[Batch]:
     if streams:
         found.append(Batch("generations", BOT, answers(when, name)))
     return found
+
+
+def early(now: datetime, name: str) -> Batch:
+    """From a sender whose clock is an hour ahead."""
+    row = {
+        "record_id": f"early-{name}",
+        "timestamp": (now + timedelta(hours=1)).isoformat(),
+        "features": {"visits": 0.5},
+        "prediction": 1,
+    }
+    return Batch("predictions", CHURN, [row])
 
 
 def answers(when: datetime, name: str) -> list[dict[str, Any]]:
