@@ -7,14 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from monitor.clock import Clock
 from monitor.maintenance.book import Book
-from monitor.maintenance.windows import Kind
 from monitor.metrics import Spec
 
 SPECS = {
@@ -76,13 +74,15 @@ class CaseBoard(Collector):
             opened, held, models = dict(self._open), set(self._held), self._models
         for model, one in sorted(opened.items()):
             families["modelwatch_case_open"].add_metric((model, one.severity, one.owner), 1.0)
+        windows = self._book.in_force(now)  # once: there may be a thousand models
         for model in models:
             # Always there: by it a daemon that is up says that it has the word on this model.
             families["modelwatch_case_held"].add_metric((model,), float(model in held))
-            for kind in get_args(Kind):
-                if self._book.covering(kind, model, now) is not None:
-                    families["modelwatch_maintenance_active"].add_metric((model, kind), 1.0)
-            families["modelwatch_freeze_violations"].add_metric((model,), self._violations(model, now))
+            kinds = {window.kind for window in windows if window.concerns(model)}
+            for kind in sorted(kinds):
+                families["modelwatch_maintenance_active"].add_metric((model, kind), 1.0)
+            violations = self._violations(model, now) if "freeze" in kinds else 0
+            families["modelwatch_freeze_violations"].add_metric((model,), violations)
         families["modelwatch_external_url_info"].add_metric((self.url,), 1.0)
         yield from families.values()
 

@@ -156,6 +156,10 @@ class Book:
         found = covering(self._at(when), kind, model, when)
         return found.name if found else None
 
+    def in_force(self, when: datetime) -> list[Window]:
+        """Of either kind, whatever models they are of."""
+        return [w for w in self._at(when) if w.span(when) is not None]
+
     def span(self, name: str, when: datetime) -> tuple[datetime, datetime] | None:
         """The first instant of the window of that name that lies around this time, and the first after it."""
         return next((span for w in self._at(when) if w.name == name and (span := w.span(when)) is not None), None)

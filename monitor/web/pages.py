@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ AT_ONCE = 2  # looks that go on at once: each takes a part of what ingest could 
 LIMIT, MOST = 100, 1_000
 MOST_OFFSET = 100_000
 FOLDER = Path(__file__).parent / "templates"
+PATHS = (external.case_path, external.incident_path, external.trace_path, external.report_path)
 STATES = ("open", "resolved", "withdrawn")
 
 
@@ -46,8 +48,9 @@ class Pages:
         style = (FOLDER / "style.css").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         environment.globals |= {
-            "style": style, "case_path": external.case_path, "incident_path": external.incident_path,
-            "trace_path": external.trace_path, "report_path": external.report_path, "chart": charts.history,
+            "style": style, "chart": charts.history,
+            # Relative, so that they lead on wherever a proxy has put the pages.
+            **{path.__name__: partial(_relative, path) for path in PATHS},
         }  # fmt: skip
         environment.filters |= {"number": _number, "share": _share, "time": _time}
         self._environment = environment
@@ -99,21 +102,28 @@ class Pages:
         return work
 
     def _page(self, name: str, look: Callable[[Request], Row]) -> Work:
-        template = self._environment.get_template(name)
+        template, up = self._environment.get_template(name), "" if name.endswith("s.html") else "../"
 
         def render(request: Request) -> Response:
             model = request.query_params.get("model")
             # Where alerts lead: they know the model, and not the case.
             if name == "cases.html" and model and not _list(request) and (newest := self._looks.newest_open(model)) is not None:
-                return RedirectResponse(external.case_path(newest), 303, headers=self._headers)
+                return RedirectResponse(_relative(external.case_path, newest), 303, headers=self._headers)
             return Response(
-                template.render({"model": model} | look(request)), media_type="text/html; charset=utf-8", headers=self._headers
+                template.render({"model": model, "up": up} | look(request)),
+                media_type="text/html; charset=utf-8",
+                headers=self._headers,
             )
 
         async def work(request: Request, hold: Hold) -> Response:
             return await anyio.to_thread.run_sync(render, request, limiter=self._limiter)
 
         return work
+
+
+def _relative(path: Callable[[str], str], one: str) -> str:
+    """From the top, where the lists are."""
+    return path(one).removeprefix("/")
 
 
 def _list(request: Request) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -79,6 +80,10 @@ def test_an_alert_that_knows_only_the_model_leads_to_its_open_case(world: World,
     bad(world)
     answer = client.get("/cases", params={"model": "houses"}, follow_redirects=True)
     assert answer.url.path.startswith("/cases/")
+    incident = re.search(r'href="(\.\./incidents/\w+)"', answer.text)
+    assert incident, "relative, wherever a proxy has put the pages"
+    assert client.get(answer.url.join(incident[1])).status_code == 200
+    assert 'href="/' not in answer.text
     assert "Case of houses" in answer.text
     other = client.get("/cases", params={"model": "bot"}, follow_redirects=True)
     assert (other.url.path, "None." in other.text) == ("/cases", True)
