@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from monitor.genai.errorclass import CLASSES, class_of
 from monitor.otlp.spans import Span
-from tests.monitor.support import World, generation, sample
+from tests.monitor.support import NOON, World, check, generation, sample
 from tests.monitor.tracing import chat
 
 
@@ -161,3 +162,15 @@ def test_a_trace_that_is_settled_again_is_observed_once(world: World) -> None:
     world.send("spans", chat("t", "later", "root", 3, 4, llm="gpt-4o"))
     world.settle()
     assert of(world, "duration_seconds_count", "gpt-4o") == 1
+
+
+def test_how_full_the_window_was_is_a_column_that_checks_read(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("full", model="bot", columns={"prediction": "context_window_ratio"})])
+    early = NOON - timedelta(minutes=15)
+    for name, llm in (("a", "gpt-4o"), ("b", "gpt-4o"), ("c", "nobody-knows")):
+        world.send("generations", generation(name, early, provider="openai", llm_model=llm, input_tokens=64_000, output_tokens=1))
+    world.settle()
+    world.look()
+    world.look(600)
+    (reading,) = world.readings("full", "bot").values()
+    assert reading[:2] == ("ok", 0.5)
