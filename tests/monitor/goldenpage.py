@@ -51,6 +51,7 @@ def scripted(root: Path) -> World:
     world.score()
     world.look()
     world.look(600)
+    world.cases.step()
     world.seal()
     return world
 
@@ -58,6 +59,7 @@ def scripted(root: Path) -> World:
 def page(world: World) -> str:
     """As Prometheus reads it, without what depends on the machine."""
     world.metrics.registry.register(world.board)
+    world.metrics.registry.register(world.cases.board)
     return VOLATILE.sub(r"\1 ...", generate_latest(world.metrics.registry).decode())
 
 
