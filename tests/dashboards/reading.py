@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 from monitor import data
@@ -26,6 +27,7 @@ FOREIGN = {
 SELECTOR = re.compile(r"\b([a-zA-Z_][\w:]*)\{([^}]*)\}")
 
 
+@cache
 def read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((FOLDER / name).read_text())
     return found
