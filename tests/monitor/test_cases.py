@@ -226,7 +226,7 @@ def replayed(make_world: Callable[..., World], root: Any, order: list[int]) -> l
 def test_a_replay_in_any_order_ends_in_the_same_cases(make_world: Callable[..., World], tmp_path: Any) -> None:
     expected = replayed(make_world, tmp_path / "a", list(range(9)))
     assert [(row[1], row[3], row[4]) for row in expected] == [("resolved", at(20), at(50)), ("resolved", at(70), at(80))]
-    for n in range(3):
+    for n in range(2):
         order = list(range(9))
         random.Random(n).shuffle(order)
         assert replayed(make_world, tmp_path / f"b{n}", order) == expected
