@@ -28,7 +28,7 @@ from tests.judge import JudgeServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SECONDS, PAUSE = 180.0, 1.0  # enough where much else runs
+SECONDS, PAUSE = 240.0, 1.0  # enough where much else runs
 
 # What has no data here, and why: by the name of its panel, and its legend.
 FAULTS = "counts what goes wrong, and nothing does here"
