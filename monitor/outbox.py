@@ -238,10 +238,14 @@ class Courier:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Waits for the message in hand."""
+    def cease(self) -> None:
+        """Begin nothing new. `stop` waits; of several, have all cease before the first is waited for."""
         self._stop.set()
         self._box.filled.set()
+
+    def stop(self) -> None:
+        """Waits for the message in hand."""
+        self.cease()
         if self._thread.is_alive():
             self._thread.join()
 

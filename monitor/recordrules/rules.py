@@ -146,5 +146,9 @@ class RecordRules:
         wait = LOOK_SECONDS
         while not self._stop.wait(wait):
             started = self._clock.monotonic()
-            self.step()
+            try:
+                self.step()
+            except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence
+                log.error("record rules failed and are tried again", exc)
+                self._stop.wait(RETRY_SECONDS)
             wait = min(MOST_SECONDS, max(LOOK_SECONDS, REST * (self._clock.monotonic() - started)))

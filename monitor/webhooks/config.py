@@ -27,7 +27,7 @@ class Webhook(Section):
     checks: tuple[Name, ...] = Field((), description="checks and record rules; default: all")
     severity: tuple[Severity, ...] = Field((), description="default: any")
     slices: bool = Field(False, description="also incidents of a part of the traffic")
-    timeout_seconds: Seconds = 10
+    timeout_seconds: Seconds = Field(10, le=15, description="a stop waits for the message in hand")
     give_up_seconds: Seconds = Field(3 * 86_400, description="so long a message is tried")
     ca_file: Path | None = Field(None, description="who may have signed the receiver's certificate")
     insecure: bool = Field(False, description="plain http to another machine")
@@ -39,7 +39,7 @@ class Webhook(Section):
             parts = urlsplit(value)
             host, port = parts.hostname, parts.port
         except ValueError as exc:
-            raise ValueError(f"{value!r} is no URL ({exc}); give one such as https://ci.example/hooks/retrain") from exc
+            raise ValueError(f"{value!r} is no URL; give one such as https://ci.example/hooks/retrain") from exc
         if parts.scheme not in ("http", "https") or not host or port == 0 or not value.isprintable() or " " in value:
             raise ValueError(f"{value!r} is no URL of http or https; give one such as https://ci.example/hooks/retrain")
         if parts.username is not None or parts.fragment:
@@ -57,7 +57,8 @@ class Webhook(Section):
     def _guarded(self) -> Webhook:
         parts = urlsplit(self.url)
         if parts.scheme == "http" and not self.insecure and not _is_loopback(parts.hostname or ""):
-            raise ValueError(f"{self.url}: plain http to another machine; use https, or say insecure: true")
+            # Not the whole of it: some receivers have a token in the path.
+            raise ValueError(f"plain http to {parts.hostname}, another machine; use https, or say insecure: true")
         if self.ca_file is not None and parts.scheme == "http":
             raise ValueError("ca_file belongs to https; leave it out")
         return self

@@ -119,6 +119,8 @@ class Webhooks:
 
     def stop(self) -> None:
         with self._changing:
+            for _, _, courier, _ in self._running.values():
+                courier.cease()
             for _, _, courier, sender in self._running.values():
                 self._end(courier, sender)
             self._running.clear()

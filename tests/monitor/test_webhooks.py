@@ -270,7 +270,7 @@ def problems(folder: Path, **webhook: Any) -> list[str]:
     (
         ({"url": "ci.example/hook"}, "webhooks.0.url: 'ci.example/hook' is no URL of http or https"),
         ({"url": "https://me:pw@ci.example/"}, "webhooks.0.url: a user, password or fragment does not belong in the URL"),
-        ({"url": "http://ci.example/hook"}, "webhooks.0: http://ci.example/hook: plain http to another machine; use https"),
+        ({"url": "http://ci.example/hook"}, "webhooks.0: plain http to ci.example, another machine; use https"),
         ({"key": "hunter2"}, "webhooks.0.secret: a key of 7 bytes is too short; give at least 16"),
         ({"key": "whsec_!!!"}, "webhooks.0.secret: what follows whsec_ is not base64"),
         ({"checks": ["nope"]}, "webhooks.0.checks.0: no check or record rule 'nope'; there are none"),
