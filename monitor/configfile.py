@@ -186,10 +186,22 @@ def _problems(file: Path, error: ValidationError, references: Mapping[str, str])
             message, shown = message.replace(str(shown), references[where]), references[where]
         elif where.rpartition(".")[2] in SECRETS:  # one that stands in the file, which has been reported
             shown = None
+        if isinstance(shown, str) and (safe := _without_password(shown)) != shown:
+            message, shown = message.replace(shown, safe), safe
         value = "" if isinstance(shown, (dict, list, BaseModel)) or shown is None else f" ({str(shown)[:80]!r})"
-        for line in message.splitlines():
+        for line in _without_password(message).splitlines():
             # A rule over several keys names its own path.
             yield f"{file}: {line}" if not where else f"{file}: {where}: {line}{value}"
+
+
+def _without_password(text: str) -> str:
+    """Addresses in it without user, password and what follows a question mark, where tokens stand.
+
+    >>> _without_password("'https://me:pw@g' and https://hooks.example/a?key=pw")
+    "'https://...@g' and https://hooks.example/a?..."
+    """
+    text = re.sub(r"//\S*@", "//...@", text)
+    return re.sub(r"(://[^\s?#]*[?#])[^\s'\"]+", r"\1...", text)
 
 
 def _anchored(config: Config, folder: Path) -> Config:

@@ -18,7 +18,7 @@ def _url(value: str) -> str:
         parts = urlsplit(value)
         port_is_one = parts.port is None or parts.port > 0
     except ValueError as exc:
-        raise ValueError(f"{value!r} is no URL ({exc}); give one such as https://modelwatch.example.org") from exc
+        raise ValueError(f"{value!r} is no URL; give one such as https://modelwatch.example.org") from exc
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_one or not value.isprintable():
         raise ValueError(f"{value!r} is no URL of http or https; give one such as https://modelwatch.example.org")
     if parts.query or parts.fragment or parts.username is not None or any(c in value for c in " \"'<>\\`"):

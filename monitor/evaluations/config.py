@@ -32,7 +32,7 @@ class OtlpExport(Section):
             parts = urlsplit(value)
             fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
         except ValueError as exc:
-            raise ValueError(f"{value!r} is no URL ({exc}); give one such as http://collector:4318") from exc
+            raise ValueError(f"{value!r} is no URL; give one such as http://collector:4318") from exc
         if not fits or not value.isascii() or not value.isprintable() or " " in value:
             raise ValueError(f"{value!r} is no URL of http or https; give one such as http://collector:4318")
         if parts.username is not None or parts.query or parts.fragment:

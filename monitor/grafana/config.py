@@ -16,7 +16,10 @@ UID = r"^[A-Za-z0-9_-]{1,40}$"  # as Grafana has it: longer ones are refused
 
 
 def _http(value: str) -> str:
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError as exc:
+        raise ValueError(f"{value!r} is no address of a server; write it like https://grafana.example.com") from exc
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is no address of a server; write it like https://grafana.example.com")
     if parts.username is not None or parts.password is not None:

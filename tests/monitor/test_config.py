@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +428,38 @@ def test_a_secret_that_is_referred_to_is_not_shown_in_a_problem(tmp_path: Path, 
     assert found.startswith("server.listen: ")
     assert found.endswith("('${env:MODELWATCH_TEST_SECRET}')")
     assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    "address",
+    (
+        "https://me:hunter2@g.example",
+        "https://hunter2@g.example",
+        "ftp://me:hunter2@g.example",
+        "https://me:hunter2@g.example:99999",
+        "https://me:hunter2#@g.example",
+        "https://me:hunter2@[g",
+        "https://me:" + "hunter2" * 20 + "@g.example",
+        "ftp://g.example/hook?token=hunter2",
+    ),
+)
+@pytest.mark.parametrize(
+    "section",
+    (
+        lambda url: {"grafana": {"url": url, "token": "${env:MODELWATCH_TEST_SECRET}"}},
+        lambda url: {"grafana": {"url": "http://g", "token": "${env:MODELWATCH_TEST_SECRET}", "datasource": {"url": url}}},
+        lambda url: {"webhooks": [{"name": "a", "url": url, "secret": "${env:MODELWATCH_TEST_SECRET}"}]},
+        lambda url: {"export": {"otlp": {"endpoint": url}}},
+        lambda url: {"external_url": url},
+    ),
+)
+def test_a_password_in_an_address_is_not_shown_in_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, section: Callable[[str], dict[str, Any]]
+) -> None:
+    monkeypatch.setenv("MODELWATCH_TEST_SECRET", "0123456789abcdef")
+    found = problems(tmp_path, section(address))
+    assert len(found) == 1
+    assert "hunter2" not in found[0]
 
 
 @pytest.mark.parametrize("word", ("off", "false", "null"))
