@@ -119,9 +119,9 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"modelwatch: {arguments.config}: warning: {line}", file=sys.stderr)
     for line in (*forecast.lines(found), *budgeted(found.budgets)):
         print(f"{arguments.config}: {line}")
-    print(f"{arguments.config}: ok, {len(found.models)} models, {len(found.checks)} checks, {len(found.sources)} sources")
     if found.checks:
         print(f"how often each would have fired: modelwatch backtest --config {arguments.config} --check NAME --from TIME")
+    print(f"{arguments.config}: ok, {len(found.models)} models, {len(found.checks)} checks, {len(found.sources)} sources")
     return 0
 
 
