@@ -40,7 +40,7 @@ def records() -> dict[str, list[str]]:
 
 def series(expr: str) -> set[str]:
     """Names of metrics in an expression that are ours, recorded, or known to come from others."""
-    bare = re.sub(r'"[^"]*"', "", re.sub(r"\{[^}]*\}", "", expr))
+    bare = re.sub(r'"[^"]*"|\[[^\]]*\]', "", re.sub(r"\{[^}]*\}", "", expr))
     return set(re.findall(r"\b(?:modelwatch_\w+|\w+(?::\w+)+|up|prometheus_\w+|DCGM_\w+)\b", bare))
 
 
