@@ -11,7 +11,7 @@ How to use it, as webhooks and Grafana's annotations do:
 A message is known by sink and `key`: one that is there already, waiting, done or dead, is not put again. Messages of one `group`
 go out in the order they were put, each only when the one before it is done or dead; those without one wait for nobody. What was
 sent just before a crash is sent again, so a receiver should know its key. What is not taken for `give_up_seconds` is *dead*:
-it stays, is counted, and `replay` has it sent again.
+it stays, is counted, and `replay` has it sent again, unless a later one of its group was: who has that would go back in time.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ DONE_KEPT = timedelta(days=7)  # so long a key is known after it was sent
 IDLE_SECONDS = 1.0  # a message that is put wakes the thread
 RETRY_SECONDS = 1.0
 COUNT_SECONDS = 15.0
+FEWEST_TRIES = 5  # before one is given up: a daemon that was off for days has not tried
+LONGEST_WAIT = timedelta(hours=2)  # what is to wait longer was put off by a clock that was wrong
 OPEN = "done_at IS NULL AND dead_at IS NULL"
 
 
@@ -135,12 +137,14 @@ class Outbox:
 
     def due(self, limit: int = AT_ONCE) -> list[Message]:
         """What may be sent now, the oldest first."""
+        now = self.clock.now()
         with self.store.read() as reader:
             found = reader.query(
-                f'SELECT id, key, "group", payload, attempts, put_at FROM outbox o WHERE sink = $1 AND {OPEN} AND next_at <= $2 '
+                f'SELECT id, key, "group", payload, attempts, put_at FROM outbox o WHERE sink = $1 AND {OPEN} '
+                "AND (next_at <= $2 OR next_at > $3) "
                 f'AND ("group" IS NULL OR NOT EXISTS (FROM outbox e WHERE e.sink = $1 AND e."group" = o."group" AND e.id < o.id '
                 f"AND e.done_at IS NULL AND e.dead_at IS NULL)) ORDER BY id LIMIT {limit}",
-                [self.sink, self.clock.now()],
+                [self.sink, now, now + LONGEST_WAIT],
             )
         return [Message(r["key"], orjson.loads(r["payload"]), r["group"], r["attempts"], r["put_at"], r["id"]) for r in found]
 
@@ -173,8 +177,17 @@ class Outbox:
         return self._dead_ones("done_at = dead_at, dead_at = NULL, reason = 'dropped'", [], keys)
 
     def replay(self, keys: Collection[str] | None = None) -> int:
-        """Have those that were given up sent again, all of them or these; how many there are."""
+        """Have those that were given up sent again, all of them or these; how many there are. Those that a later one of their
+        group has overtaken are dropped."""
         now = self.clock.now()
+        overtaken = (
+            "SELECT key FROM outbox o WHERE sink = ? AND dead_at IS NOT NULL AND EXISTS (FROM outbox e WHERE e.sink = o.sink "
+            'AND e."group" = o."group" AND e.id > o.id AND e.done_at IS NOT NULL AND e.reason IS NULL)'
+        )
+        with self.store.read() as reader:
+            late = {row["key"] for row in reader.query(overtaken, [self.sink])}
+        if late and (late := late if keys is None else late & {*keys}):
+            self.drop(late)
         return self._dead_ones("dead_at = NULL, attempts = 0, put_at = ?, next_at = ?, reason = NULL", [now, now], keys)
 
     def _dead_ones(self, what: str, values: Sequence[Any], keys: Collection[str] | None) -> int:
@@ -233,6 +246,8 @@ class Courier:
         self._stop = threading.Event()
         self._trouble = log.Lasting(box.clock.monotonic)
         self._counted_at = float("-inf")
+        self._not_before = float("-inf")  # the receiver said so
+        self._failing = False
         self._thread = threading.Thread(target=self._run, name=f"outbox-{box.sink}", daemon=True)
 
     def start(self) -> None:
@@ -253,11 +268,12 @@ class Courier:
         """Send what is due until one is not taken; how many were tried."""
         self._fill()
         tried = 0
-        for message in self._box.due():
+        for message in self._box.due() if self._box.clock.monotonic() >= self._not_before else ():
             if self._stop.is_set():
                 break
             tried += 1
-            if not self._try(message):
+            self._failing = not self._try(message)
+            if self._failing:
                 break  # where it is the receiver that is away, the others need not find that out as well
         if tried or self._box.clock.monotonic() - self._counted_at >= COUNT_SECONDS:
             self._box.count()  # also where nothing waits: else the time of the last look would grow old, as if something did
@@ -279,13 +295,15 @@ class Courier:
             told = exc if isinstance(exc, Later) else f"{type(exc).__name__}: {exc}"
             self._trouble.warning("messages are not taken and wait", sink=sink, reason=reason, error=told)
             waited = (clock.now() - message.put_at).total_seconds() if message.put_at is not None else 0.0
-            if waited >= self._retrying.give_up_seconds:
+            if waited >= self._retrying.give_up_seconds and message.attempts + 1 >= FEWEST_TRIES:
                 box.dead(message, reason)
                 log.warning("a message was given up", sink=sink, key=message.key, reason=reason, attempts=message.attempts + 1)
                 return False
             wait = self._retrying.wait(message.attempts + 1, self._chance())
             if isinstance(exc, Later) and exc.seconds is not None:
-                wait = max(wait, min(exc.seconds, self._retrying.most_seconds))
+                told_wait = min(exc.seconds, self._retrying.most_seconds)
+                wait = max(wait, told_wait)
+                self._not_before = clock.monotonic() + told_wait  # it has no time for the other messages either
             box.later(message, reason, clock.now() + timedelta(seconds=wait))
             return False
         point("outbox.sent")
@@ -308,6 +326,9 @@ class Courier:
                 continue
             except Exception as exc:  # a fault of ours: seen to fail again and again, rather than once and then silence
                 log.error("the outbox failed and is tried again", exc, sink=box.sink)
+                self._stop.wait(RETRY_SECONDS)
+                continue
+            if self._failing:  # each message has a wait of its own: a thousand of them are to try no faster than this
                 self._stop.wait(RETRY_SECONDS)
                 continue
             wait = IDLE_SECONDS

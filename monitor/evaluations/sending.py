@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 from collections.abc import Callable
 from typing import Protocol
@@ -15,6 +14,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 import monitor
+from monitor import retryafter
+from monitor.clock import Clock, SystemClock
 from monitor.evaluations.config import OtlpExport
 from monitor.outbox import Later, Never
 
@@ -44,7 +45,8 @@ class HttpSender:
     """Other than for a body that is no good, every answer is one to try again: a wrong token or path is put right some day, and
     the scores are still there then."""
 
-    def __init__(self, config: OtlpExport) -> None:
+    def __init__(self, config: OtlpExport, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._url = f"{config.endpoint}/v1/logs"
         headers = {name: secret.get_secret_value() for name, secret in config.headers.items()}
         self._client = httpx.Client(
@@ -78,12 +80,16 @@ class HttpSender:
         if not 200 <= status < 300:
             known = {401: "unauthorised", 403: "unauthorised", 404: "not_found", 429: "rate_limited"}
             reason = known.get(status, "server_error" if status >= 500 else "unexpected_answer")
-            raise Later(reason, f"{self._url} answered {status}", _seconds(answer.headers.get("Retry-After")))
+            raise Later(reason, f"{self._url} answered {status}", self._wait(answer.headers.get("Retry-After")))
         try:
             partial = ExportLogsServiceResponse.FromString(said).partial_success
         except DecodeError:
             return 0, ""  # it was taken, by somebody who answers in other words
         return partial.rejected_log_records, partial.error_message
+
+    def _wait(self, retry_after: str | None) -> float | None:
+        wait = retryafter.seconds(retry_after, self._clock.now())
+        return None if wait is None else min(wait, MOST_WAIT)
 
     def close(self) -> None:
         self._client.close()
@@ -134,11 +140,3 @@ Make = Callable[[OtlpExport], Sender]
 
 def sender(config: OtlpExport) -> Sender:
     return HttpSender(config) if config.protocol == "http" else GrpcSender(config)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Of a header; a date is passed over, the waits of our own do then."""
-    with contextlib.suppress(ValueError, TypeError):
-        wait = float(retry_after or "")
-        return min(wait, MOST_WAIT) if wait >= 0 else None
-    return None

@@ -21,9 +21,11 @@ from monitor.feed import Feed
 from monitor.grafana.client import Grafana, GrafanaError
 from monitor.outbox import OPEN, Later, Message, Never, Outbox
 from monitor.past import LATEST
+from monitor.transaction import Transaction
 
 SINK = "grafana"
 KINDS = ("incidents", "cases", "maintenance", "changes", "deployments")
+UNTIL = "/until/"  # in the key of a message that only draws a region on
 GROW_SECONDS = 300  # so often a region whose end is not known is drawn on to the present
 MOST = 200  # characters of a value that came with the traffic
 REGIONS = {"incidents": ("incident", "incident_id"), "cases": ("case", "case_id")}
@@ -52,7 +54,7 @@ class Notes:
         """What is to be told of a row of a log; nothing of most revisions of an open incident."""
         if kind in REGIONS:
             if row["state"] != "open" or row["revision"] == 1:
-                yield self.region(kind, row, f"{row['revision']}", row["received_at"])
+                yield self.region(kind, row, f"/{row['revision']}", row["received_at"])
         elif kind == "maintenance":
             yield from self._window(row)
         else:
@@ -74,7 +76,7 @@ class Notes:
             link = f"{self._base}{external.case_path(row[column])}"
         text = f'{what}: {row["state"]}, {row["severity"]}. <a href="{html.escape(link)}">{word}</a>'
         note = Note(tag, _ms(row["opened_slot"]), _ms(end), [*tags, tag], text, row["state"] == "withdrawn")
-        return Message(f"{tag}/{key}", asdict(note), group=tag)
+        return Message(f"{tag}{key}", asdict(note), group=tag)
 
     def _window(self, row: Mapping[str, Any]) -> Iterator[Message]:
         """One with a start and an end; those that come back each week are no time on the axis."""
@@ -92,7 +94,7 @@ class Notes:
 
     def _point(self, kind: str, row: Mapping[str, Any]) -> Message:
         word, model = kind.removesuffix("s"), row["model"]
-        tag = f"{word}:{model}.{row['seq']}"
+        tag = f"{word}:{model}.{row['seq']}.{_ms(row['event_time'])}"  # a store that begins anew counts from 1 again
         if kind == "changes":
             before = f", before that {_said(row['previous'])}" if row["previous"] else ""
             text = f"{_said(model)}: new {row['what']} {_said(row['value'])}{before}"
@@ -129,11 +131,18 @@ class Growth:
                 columns = f"model, revision, state, severity, opened_slot, resolved_slot, {column}, {COLUMNS[kind]}"
                 latest = f"SELECT {columns} FROM {reader.source(kind, model)} {LATEST.format(column)}"
                 for row in reader.query(f"SELECT * FROM ({latest}) WHERE state = 'open'"):
-                    message = self._notes.region(kind, row, f"until/{bucket}", now)
+                    message = self._notes.region(kind, row, f"{UNTIL}{bucket}", now)
                     if message.group not in waiting:
                         messages.append(message)
+
+        def keep(transaction: Transaction) -> None:
+            # One each five minutes for each incident: none is of use once the next is there, sent or refused.
+            ended = "(done_at IS NOT NULL OR dead_at IS NOT NULL)"
+            transaction.execute(f"DELETE FROM outbox WHERE sink = ? AND {ended} AND contains(key, ?)", [sink, UNTIL])
+            self._box.put(transaction, messages)
+
         if messages:
-            store.run(lambda t: self._box.put(t, messages))
+            store.run(keep)
         self._last = bucket
         return len(messages)
 
@@ -159,7 +168,7 @@ def sender(grafana: Grafana, stopping: Callable[[], bool] = lambda: False) -> Ca
             _send(grafana, Note(**message.payload), again=message.attempts > 0, stopping=stopping)
         except GrafanaError as exc:
             if exc.passing or exc.reason in ("not_found", "conflict"):  # gone between our look and our patch: look again
-                raise Later(exc.reason, str(exc)) from exc
+                raise Later(exc.reason, str(exc), exc.seconds) from exc
             raise Never(exc.reason, str(exc)) from exc
 
     return send

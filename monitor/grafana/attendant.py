@@ -24,13 +24,13 @@ class Attendant:
         assert config.grafana is not None
         one = config.grafana
         self._stopping = False
-        self._clients = [Grafana(one)]
+        self._clients = [Grafana(one, clock)]
         self.keeper: Keeper | None = None
         if one.sync:
             self.keeper = Keeper(self._clients[0], lambda: wanted.of(config), every=one.every, clock=clock, metrics=metrics)
         self.courier: Courier | None = None
         if one.annotations:
-            self._clients.append(Grafana(one))
+            self._clients.append(Grafana(one, clock))
             box = Outbox(SINK, store, clock=clock, metrics=metrics)
             filling = Filling(box, config)
             filling.feed.begin()

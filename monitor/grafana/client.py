@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
+from monitor import retryafter
+from monitor.clock import Clock, SystemClock
 from monitor.errors import ModelwatchError
 from monitor.grafana.config import GrafanaConfig
 
@@ -34,13 +36,17 @@ LASTING: frozenset[Reason] = frozenset({"rejected", "conflict", "changed", "not_
 
 
 class GrafanaError(ModelwatchError):
-    """Grafana did not do it. `reason` is one of `REASONS`; `passing` says that the same call may succeed later."""
+    """Grafana did not do it. `reason` is one of `REASONS`; `passing` says that the same call may succeed later, not
+    before `seconds` where it said so."""
 
-    def __init__(self, reason: Reason, message: str, status: int = 0, hint: str | None = None) -> None:
+    def __init__(
+        self, reason: Reason, message: str, status: int = 0, hint: str | None = None, seconds: float | None = None
+    ) -> None:
         hint = HINTS.get(reason) if hint is None else hint
         super().__init__(f"{message}; {hint}" if hint else message)
         self.reason = reason
         self.status = status
+        self.seconds = seconds
 
     @property
     def passing(self) -> bool:
@@ -65,12 +71,14 @@ class Version:
 class Grafana:
     """One Grafana, as one service account sees it. For one thread."""
 
-    def __init__(self, config: GrafanaConfig) -> None:
+    def __init__(self, config: GrafanaConfig, clock: Clock | None = None) -> None:
         from grafana_client.api import GrafanaApi  # only who uses it needs it
 
         parts = urlsplit(config.url)
         path = parts.path.strip("/")
         self.url = config.url
+        self._clock = clock or SystemClock()
+        self._retry_after: str | None = None  # of the last answer; the client's errors do not have it
         self._api: Any = GrafanaApi(
             config.token.get_secret_value(),
             host=f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname,
@@ -84,6 +92,7 @@ class Grafana:
         )
         # A redirect would be followed with the token, and make of a POST a GET: whoever moved Grafana has to say where to.
         self._api.client.s.max_redirects = 0
+        self._api.client.s.hooks["response"].append(self._answered)
 
     def close(self) -> None:
         self._api.client.s.close()
@@ -159,6 +168,9 @@ class Grafana:
     def delete_rule(self, uid: str) -> None:
         self._ask(lambda: self._api.alertingprovisioning.delete_alertrule(uid), kind=(dict, type(None)))
 
+    def _answered(self, response: Any, **_: Any) -> None:
+        self._retry_after = response.headers.get("Retry-After")
+
     def _maybe(self, call: Callable[[], Any]) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = self._ask(call)
@@ -184,7 +196,8 @@ class Grafana:
             if not exc.status_code:
                 raise GrafanaError("unreachable", f"{self.url}: {exc.message}") from exc
             reason = BY_STATUS.get(exc.status_code, "server" if exc.status_code >= 500 else "rejected")
-            raise GrafanaError(reason, f"{self.url}: {exc.status_code}, {_said(exc)}", exc.status_code) from exc
+            wait = retryafter.seconds(self._retry_after, self._clock.now())
+            raise GrafanaError(reason, f"{self.url}: {exc.status_code}, {_said(exc)}", exc.status_code, seconds=wait) from exc
         except niquests.exceptions.Timeout as exc:
             raise GrafanaError("timeout", f"{self.url}: no answer in time") from exc
         except (niquests.exceptions.TooManyRedirects, niquests.exceptions.JSONDecodeError) as exc:

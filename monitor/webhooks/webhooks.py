@@ -10,7 +10,7 @@ import httpx
 import orjson
 
 import monitor
-from monitor import external
+from monitor import external, retryafter
 from monitor.clock import Clock
 from monitor.config import Config
 from monitor.feed import Feed
@@ -71,7 +71,7 @@ class Sender:
             raise Later("broken", f"{type(exc).__name__}: {exc}") from exc
         if not 200 <= status < 300:
             reason = str(status) if status == 429 else f"{status // 100}xx"
-            raise Later(reason, f"answered with {status}; only 2xx is taken", _seconds(told))
+            raise Later(reason, f"answered with {status}; only 2xx is taken", retryafter.seconds(told, self._clock.now()))
 
     def close(self) -> None:
         self._client.close()
@@ -156,8 +156,3 @@ def told_by(webhook: Webhook, base: str) -> Callable[[str, Mapping[str, Any]], I
         yield Message(body["id"], body)
 
     return make
-
-
-def _seconds(told: str | None) -> float | None:
-    """Of a Retry-After in seconds; a date is as good as none, as our own waiting grows anyway."""
-    return float(told) if told is not None and told.isascii() and told.isdecimal() else None

@@ -4,8 +4,8 @@ It knows the paths, methods, parameters, headers and fields that the documentati
 of it stands in `strange`, and a test that ends with anything there fails. It answers as Grafana does: 404 before a thing is made,
 412 with `version-mismatch` where a dashboard has another version by now, 400 "Cannot save provisioned dashboard", 401 without a
 token it knows, 403 where the role of the token does not suffice, 409 where a name is taken. `next` holds what happens to the next
-requests: nothing special (`pass`), a status, `hang`, `html`, `redirect`, `drop`, which does what was asked and closes before it
-answers, or `late`, which closes and does what was asked right after the next annotation is made.
+requests: nothing special (`pass`), a status, `busy` (429, with 40 s to wait), `hang`, `html`, `redirect`, `drop`, which does what
+was asked and closes before it answers, or `late`, which closes and does what was asked right after the next annotation is made.
 
 What stays unseen here: a Grafana. Sources: developers/http_api/{annotations,dashboard,dashboard_versions,data_source,folder,
 alerting_provisioning}.md and pkg/api/{annotations,dashboard,datasources}.go of grafana/grafana.
@@ -107,6 +107,9 @@ class GrafanaServer(Rules, Annotations):
             return
         if isinstance(event, int):
             self._reply(handler, event, {"message": f"status {event} was asked for"})
+            return
+        if event == "busy":
+            self._reply(handler, 429, {"message": "too many requests"}, {"Retry-After": "40"})
             return
         if event == "html":
             self._reply(handler, 200, "<html>sign in</html>")

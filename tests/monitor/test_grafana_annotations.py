@@ -198,6 +198,36 @@ def opened_and_resolved(watched: Watched) -> tuple[datetime, datetime]:
     return slot, resolved
 
 
+def test_of_the_messages_that_draw_it_on_the_outbox_keeps_the_last(watched: Watched) -> None:
+    watched.window(0, HIGH)
+    for _ in range(20):
+        watched.later(GROW_SECONDS)
+    kept = [row["key"] for row in watched.world.state("SELECT key FROM outbox ORDER BY id")]
+    assert [key.partition("/")[2].partition("/")[0] for key in kept] == ["1", "until"]
+    assert watched.regions()[0]["timeEnd"] == ms(watched.world.clock.now())
+
+
+def test_a_grafana_that_says_when_is_not_asked_before(watched: Watched) -> None:
+    watched.window(0, HIGH)
+    watched.server.next.append("busy")
+    watched.tell()
+    asked = len(watched.server.asked)
+    watched.later(39)
+    assert len(watched.server.asked) == asked, "not for its other annotations either"
+    watched.later(1)
+    assert len(watched.regions()) == 1
+    assert sample(watched.world.metrics, "modelwatch_outbox_failures_total", sink="grafana", reason="busy") == 1
+
+
+def test_a_store_that_begins_anew_does_not_write_over_the_changes_of_the_one_before(watched: Watched) -> None:
+    row = {"model": "houses", "seq": 1, "what": "model_version", "value": "v1", "previous": None, "event_time": NOON}
+    notes, send = Notes(watched.world.config), sender(watched.grafana)
+    for one in (row, row, row | {"event_time": NOON + TEN, "value": "v2"}):
+        (message,) = notes.of("changes", one)
+        send(message)
+    assert [one["time"] for one in watched.regions("change")] == [ms(NOON), ms(NOON + TEN)]
+
+
 def test_while_grafana_is_away_what_is_open_does_not_pile_up(watched: Watched) -> None:
     watched.server.stop()
     watched.window(0, HIGH)

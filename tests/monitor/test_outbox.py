@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from monitor import cli, faultpoints
 from monitor.feed import Feed
 from monitor.outbox import Courier, Later, Message, Never, Outbox, Retrying
-from tests.monitor.support import Door, World, append_labels, sample
+from tests.monitor.support import Door, World, append_labels, sample, wait_for
 
 STEADY = Retrying(first_seconds=1, most_seconds=60, give_up_seconds=3600)
 
@@ -99,6 +100,66 @@ def test_a_receiver_that_says_when_is_not_asked_before(world: World) -> None:
     assert courier(box, receiver).step() == 0
     world.clock.move(1)
     assert courier(box, receiver).step() == 1
+
+
+def test_a_receiver_that_says_when_is_left_alone_with_its_other_messages_too(world: World) -> None:
+    box, receiver = outbox(world), Receiver()
+    receiver.answer = refuse("a", error=Later("429", seconds=30))
+    put(world, box, Message("a", 1), Message("b", 1))
+    one = courier(box, receiver)
+    one.step()
+    world.clock.move(29)
+    assert (one.step(), receiver.tried) == (0, ["a"])
+    receiver.answer = lambda message: None
+    world.clock.move(1)
+    assert (one.step(), receiver.took) == (2, ["a", "b"])
+
+
+def test_while_nothing_is_taken_many_messages_try_no_faster_than_one(world: World) -> None:
+    box, receiver, at = outbox(world), Receiver(), []
+
+    def refuse_and_note(message: Message) -> None:
+        at.append(time.monotonic())
+        raise Later("unreachable")
+
+    receiver.answer = refuse_and_note
+    put(world, box, *(Message(str(n), 1) for n in range(50)))
+    one = courier(box, receiver)
+    one.start()
+    wait_for(lambda: len(at) >= 2, "a second try")
+    one.stop()
+    assert at[1] - at[0] >= 1
+
+
+def test_what_was_put_by_a_clock_that_was_ahead_is_not_kept_until_then(world: World) -> None:
+    box, receiver = outbox(world), Receiver()
+    world.clock.move(30 * 86_400)
+    put(world, box, Message("a", 1))
+    world.clock.move(-30 * 86_400)
+    assert courier(box, receiver).step() == 1
+    assert receiver.took == ["a"]
+
+
+def test_what_waited_while_the_daemon_was_off_is_not_given_up_at_the_first_try(world: World) -> None:
+    box, receiver = outbox(world), Receiver()
+    put(world, box, Message("a", 1))
+    world.clock.move(7 * 86_400)
+    receiver.answer = refuse("a", error=Later("503"))
+    courier(box, receiver).step()
+    assert (waiting(world), waiting(world, "dead")) == (1, 0)
+
+
+def test_what_a_later_one_of_its_group_has_overtaken_is_not_sent_again(world: World) -> None:
+    box, receiver = outbox(world), Receiver()
+    receiver.answer = refuse("open", "alone", error=Never("400"))
+    put(world, box, Message("open", 1, "g"), Message("close", 1, "g"), Message("alone", 1, "h"))
+    while courier(box, receiver).step():
+        pass
+    receiver.answer = lambda message: None
+    assert box.replay() == 1
+    courier(box, receiver).step()
+    assert receiver.took == ["close", "alone"]
+    assert waiting(world, "dead") == 0
 
 
 def test_messages_of_a_group_keep_their_order_and_the_others_do_not_wait_for_them(world: World) -> None:
