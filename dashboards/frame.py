@@ -165,6 +165,8 @@ ANNOTATIONS: list[dict[str, Any]] = [
     # What the daemon wrote into Grafana. Changes it writes as well; those are drawn from the metric, which is always there.
     _written("Incidents", "incident", "red"),
     _written("Maintenance", "maintenance", "purple"),
+    _written("Freezes", "freeze", "dark-purple"),
+    _written("Deployments", "deployment", "green"),
     _events(
         "Changes",
         f"sum by (model, what) (increase(modelwatch_changes_total{{{MODEL}}}{WINDOW})) > 0",

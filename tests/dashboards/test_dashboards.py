@@ -284,3 +284,9 @@ def test_prometheus_can_parse_every_query(name: str, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": made}]}))
     done = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_daemon_writes_into_grafana_is_drawn_by_its_tags(name: str) -> None:
+    asked = [event["target"]["tags"] for event in read(name)["annotations"]["list"] if "target" in event]
+    assert asked == [["modelwatch", kind] for kind in ("incident", "maintenance", "freeze", "deployment")]
