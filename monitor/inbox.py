@@ -33,7 +33,7 @@ from monitor.metrics import Metrics
 from monitor.opener import Body
 from monitor.passages import Passages
 from monitor.queueing import Queueing
-from monitor.records import LATE, REVISED, Parsed, Reject, Rows
+from monitor.records import LATE, REASONS, REVISED, Parsed, Reject, Rows
 from monitor.settling.traces import Traces
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -143,8 +143,9 @@ class Inbox:
         )
         self.configure(config)
         with store.read() as reader:
-            for reason, count in deadletters.open_by_reason(reader).items():
-                metrics.deadletters.labels(reason).set(count)
+            stored = deadletters.open_by_reason(reader)
+        for reason in sorted(REASONS | stored.keys()):  # each from 0 on, so that the first are a growth
+            metrics.deadletters.labels(reason).set(stored[reason])
 
     def configure(self, config: Config) -> None:
         """Take a new config; batches in hand keep the old one."""

@@ -10,6 +10,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from detectors.contract import Outcome
 from monitor import log
 from monitor.agenda import RECHECK_SECONDS
 from monitor.clock import Clock
@@ -56,6 +57,7 @@ class Scheduler:
             self._metrics.run_interval.labels(*labels).set(RECHECK_SECONDS)
             self._metrics.run_last_success.labels(*labels).set(self._clock.now().timestamp())
             self._metrics.runs.labels(name).inc(0)
+            self._metrics.verdicts.labels(*labels, Outcome.FAILED.value).inc(0)  # so that the first is an increase
             self._scheduler.add_job(
                 self._wake, IntervalTrigger(seconds=WAKE_SECONDS), args=[name], id=name, replace_existing=True
             )

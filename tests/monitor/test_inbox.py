@@ -241,6 +241,7 @@ def test_how_many_letters_are_dead_is_known_after_a_restart(world: World) -> Non
     world.seal()
     world.send("predictions", 3)
     world.restart()
+    assert sample(world.metrics, "modelwatch_deadletter_records", reason="conflict") == 0, "so that the first are a growth"
     assert sample(world.metrics, "modelwatch_deadletter_records", reason="not_an_object") == 3
     assert sample(world.metrics, "modelwatch_deadletter_records", reason="missing_field") == 1
 

@@ -70,6 +70,8 @@ def test_every_check_is_woken_again_and_again_beside_one_that_hangs_and_one_that
     assert (sample(metrics, "modelwatch_scheduler_runs_total", check="fine") or 0) >= 2
     assert (sample(metrics, "modelwatch_scheduler_run_failures_total", check="broken", reason="error") or 0) >= 2
     assert (success(metrics, "fine"), success(metrics, "broken")) == (clock.now().timestamp(), NOON.timestamp())
+    failed = {"model": "houses", "check": "fine", "outcome": "failed"}
+    assert sample(metrics, "modelwatch_verdicts_total", **failed) == 0, "so that the first is an increase"
 
 
 @pytest.mark.parametrize(
