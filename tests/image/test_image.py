@@ -78,8 +78,9 @@ def test_prometheus_takes_its_config_with_the_rules_where_they_are_mounted(tmp_p
     found = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert re.search(r"SUCCESS: \d+ rules found", found.stdout + found.stderr)
-    targets = yaml.safe_load(text)["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert targets == [f"modelwatch:{CONFIG.metrics.port}"]
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in yaml.safe_load(text)["scrape_configs"]}
+    itself = "localhost:9090"  # whose series ModelwatchRulesFailing reads
+    assert jobs == {"modelwatch": [f"modelwatch:{CONFIG.metrics.port}"], "prometheus": [itself]}
 
 
 def test_grafana_reads_the_dashboards_and_data_sources_that_are_in_this_network() -> None:
