@@ -64,9 +64,7 @@ def gather(
     of_answers = row is not None or log == "calls"
     known = all(of_answers or _has_column(condition.field, features) for condition in part.where)
     if known:
-        evidence["split"] = splits.before_and_after(
-            reader, check.model, start, end, part, answers_of=of_answers, row_hash=row.hash if row else None
-        )
+        evidence["split"] = splits.before_and_after(reader, check.model, start, end, part, answers_of=of_answers, flagging=flag)
     if log == "calls":
         if not part.where:
             evidence["worst_records"] = worst.calls(reader, check, start, end, str(reading["statistic"]))

@@ -14,17 +14,18 @@ from monitor.slices import Slice
 
 OF_ANSWERS = ("model_version", "prompt", "llm_model")
 MOST = 10  # values of each
+Flagging = tuple[str, float, str]
 
 
 def before_and_after(
-    reader: Reader, model: str, start: datetime, end: datetime, part: Slice, *, answers_of: bool, row_hash: str | None
+    reader: Reader, model: str, start: datetime, end: datetime, part: Slice, *, answers_of: bool, flagging: Flagging | None
 ) -> list[dict[str, Any]]:
     """For each value, the most frequent first, its rows in [start, end) and in the window before, which is as long; of a row
-    check with the share of them that is flagged."""
+    check with the share of them that it flags. `flagging`: the hash of its settings, from where on it flags, and which way."""
     found: dict[tuple[str, str | None], dict[str, Any]] = {}
     for side, since, until in (("after", start, end), ("before", start - (end - start), start)):
         ask = _answers if answers_of else _predictions
-        for row in ask(reader, model, since, until, part, row_hash):
+        for row in ask(reader, model, since, until, part, flagging):
             one = found.setdefault((row["what"], row["value"]), {"before": 0, "after": 0})
             one[side] = row["n"]
             if row["flagged"] is not None:
@@ -39,16 +40,18 @@ def _place(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> int:
 
 
 def _answers(
-    reader: Reader, model: str, start: datetime, end: datetime, part: Slice, row_hash: str | None
+    reader: Reader, model: str, start: datetime, end: datetime, part: Slice, flagging: Flagging | None
 ) -> list[dict[str, Any]]:
     fields = {"model_version", "prompt_name", "prompt_version", "llm_model", *(condition.field for condition in part.where)}
     told = answers.told_apart(reader, model, start, end, sorted(fields))
     inside = f" WHERE {part.sql(quote)}" if part.where else ""
     flagged, scores = "NULL::DOUBLE", ""
-    if row_hash is not None:
-        flagged = "avg(flagged::INT)"
+    if flagging is not None:
+        row_hash, flag, worse = flagging
+        flagged = f"avg((score {'>=' if worse == 'higher' else '<='} {flag!r})::INT)"
+        source = reader.source("scores", model, since=start, until=end)
         scores = (
-            f" JOIN (SELECT record_id, flagged FROM {reader.source('scores', model, since=start, until=end)} WHERE "
+            f" JOIN (SELECT record_id, CASE WHEN flagged IS NOT NULL THEN value END AS score FROM {source} WHERE "
             f"settings_hash = {literal(row_hash)} AND event_time >= $1 AND event_time < $2 {LATEST}) USING (record_id)"
         )
     prompt = "nullif(coalesce(prompt_name, '') || coalesce('@' || prompt_version, ''), '')"
@@ -61,7 +64,7 @@ def _answers(
 
 
 def _predictions(
-    reader: Reader, model: str, start: datetime, end: datetime, part: Slice, row_hash: str | None
+    reader: Reader, model: str, start: datetime, end: datetime, part: Slice, flagging: Flagging | None
 ) -> list[dict[str, Any]]:
     inside = "".join(f" AND {of_prediction(condition)}" for condition in part.where)
     return reader.query(

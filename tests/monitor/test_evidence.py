@@ -83,6 +83,19 @@ def test_it_shows_versions_and_prompts_before_and_after(broken: World) -> None:
     assert (split["model_version", None]["before"], split["model_version", None]["after"]) == (10, 10)
 
 
+def test_versions_are_split_by_what_the_check_flags_and_not_by_what_its_detector_would(make_world: Make) -> None:
+    some = check("some", "Bareness", model="bot", threshold={"upper": 0.45}) | {"flag": 0.0}
+    world = make_world(checks=[some])
+    answers(world, 21, 0, 10, prompt_version="8")
+    answers(world, 31, 0, 1, prompt_version="8")
+    world.settle(40)
+    world.score()
+    world.look()
+    found = proof(world, "some", "bot")
+    (split,) = (row for row in found["split"] if row["what"] == "prompt")
+    assert found["value"] == split["flagged_after"] == again(world, found["number_sql"])["value"] == 1.0
+
+
 def test_it_shows_the_number_over_time_the_worst_and_what_changed(broken: World) -> None:
     found = proof(broken, "bare", "bot")
     assert [(row["judged"] is not None, row["upper"], row["firing"]) for row in found["history"]] == [
