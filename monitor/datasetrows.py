@@ -16,7 +16,6 @@ import orjson
 from monitor import inputs
 from monitor.arrays import rows
 from monitor.genai.messages import messages, text_of
-from monitor.reader import literal
 from monitor.schema import FEATURE, quote
 
 EXPECTED = ("expected_output", "expected", "reference", "correction")
@@ -63,16 +62,10 @@ class Dataset:
         end = str(evidence["window"][1])
         if last["slot"] is not None and last["slot"] > datetime.fromisoformat(end):
             sql = sql.replace(f"event_time < '{end}'", f"event_time < '{last['slot'].astimezone(UTC).isoformat()}'")
-        if evidence.get("statistic") != "flagged_ratio":
+        if (flagging := evidence.get("flagging")) is None:
             return f"SELECT record_id FROM ({sql})"
-        read = self._ask(
-            "SELECT settings_hash FROM readings WHERE model = ? AND check_name = ? AND slot = ? ORDER BY revision DESC LIMIT 1",
-            [row["model"], row["check_name"], row["opened_slot"]],
-        )
-        flagged = f"SELECT record_id FROM scores WHERE model = {literal(self._incident.model)} AND flagged"
-        if read:
-            flagged += f" AND settings_hash = {literal(read[0]['settings_hash'])}"
-        return f"SELECT record_id FROM ({sql}) WHERE record_id IN ({flagged})"
+        beyond = "<=" if flagging["worse"] == "lower" else ">="  # at the check's own flag, which need not be the detector's
+        return f"SELECT record_id FROM ({sql}) WHERE value {beyond} {float(flagging['at'])!r}"
 
     def ids(self, limit: int) -> tuple[list[str], int]:
         """The first so many of its records, and how many there are."""
@@ -159,7 +152,7 @@ class Dataset:
     def _feedback(self, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         latest = LATEST.format("record_id, trace_id, name, source, rater, feedback_id")
         found: dict[str, list[dict[str, Any]]] = {}
-        for one in self._of(ids, "feedback", latest, "event_time, name, source"):
+        for one in self._of(ids, "feedback", latest, "event_time, name, source, rater, feedback_id, seq"):
             said = {name: _plain(one[name]) for name in ("name", "value", "label", "comment", "source", "event_time")}
             found.setdefault(one["record_id"], []).append({key: value for key, value in said.items() if value is not None})
         return found

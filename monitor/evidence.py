@@ -79,6 +79,8 @@ def gather(
         inside = "".join(f" AND {of_prediction(condition)}" for condition in part.where)
         evidence["sql"] = f"SELECT * FROM {quote('predictions_' + check.model)} WHERE {span}{inside} ORDER BY event_time"
         return evidence
+    assert flag is not None
+    evidence["flagging"] = {"at": flag[1], "worse": flag[2]}
     order = "DESC" if row.worse == "higher" else "ASC"
     # Of each record the latest input revision counts.
     chosen = f"settings_hash = {literal(row.hash)} AND flagged IS NOT NULL AND {span}"

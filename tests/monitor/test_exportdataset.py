@@ -129,6 +129,24 @@ def test_of_a_row_check_the_flagged_records_of_all_its_windows(make_world: Make)
     assert [row["record_id"] for row in found] == ["bad-0", "also-1", "bad-2"], "one was taken back by a late passage"
 
 
+def test_of_a_row_check_its_own_flag_counts_and_the_last_score_of_a_record(make_world: Make) -> None:
+    """The detector's flag is 0.75, and one passage gives 0.5."""
+    world = make_world(checks=[{**BARE, "flag": 0.4}])
+    world.clock.move(3600)
+    passages: dict[str, list[str]] = {"mild": ["a"], "bare": [], "good": ["a", "b"], "mended": []}
+    world.send("generations", *(generation(one, NOON + MINUTE, contexts=texts) for one, texts in passages.items()))
+    world.send("generations", generation("later", NOON + 40 * MINUTE, contexts=["a", "b"]))
+    world.settle(30)
+    world.score()
+    world.send("contexts", contexts("mended", "late", "later"))
+    world.settle(30)
+    world.score()
+    assert {row["revision"] for row in world.rows("scores", "bot", where="record_id = 'mended'")} == {1, 2}
+    world.look()
+    found, _ = exported(world, the_incident(world, "bare", "bot"))
+    assert {row["record_id"] for row in found} == {"mild", "bare"}
+
+
 def test_predictions_become_rows_with_features_and_label(make_world: Make) -> None:
     world = make_world(checks=[HIGH])
     world.clock.move(7200)
