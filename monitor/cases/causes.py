@@ -85,8 +85,8 @@ def feature_shares(evidence: Mapping[str, Any]) -> list[tuple[str, float]]:
     beyond their own thresholds."""
     why = evidence.get("why")
     if isinstance(why, dict) and why.get("features"):
-        sign = 1.0 if why.get("change", 0.0) >= 0 else -1.0
-        return _normal((c["feature"], sign * c["contribution"]) for c in why["features"])
+        sign = -1.0 if (why.get("change") or 0.0) < 0 else 1.0
+        return _normal((c["feature"], sign * _known(c["contribution"])) for c in why["features"])
     parts = evidence.get("parts") or ()
     return _normal((p["name"], _part(p)) for p in parts if p.get("flagged") and p.get("name"))
 
@@ -118,6 +118,11 @@ def _part(part: Mapping[str, Any]) -> float:
     if not isinstance(value, float | int) or not isinstance(threshold, float | int) or not threshold:
         return 1.0
     return abs(threshold) / max(abs(value), 1e-12) if part.get("judges") == "p_value" else abs(value) / abs(threshold)
+
+
+def _known(number: float | None) -> float:
+    """JSON has null for what is not finite."""
+    return math.nan if number is None else number
 
 
 def _normal(found: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:

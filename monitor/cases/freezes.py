@@ -26,6 +26,10 @@ class Freezes:
         self._looked: dict[str, tuple[int, ...]] = {}
         self._found: dict[str, list[tuple[datetime, str, str]]] = {}  # by model: when, what, name of the freeze
 
+    def begin(self) -> None:
+        """Anew, from what is stored."""
+        self._looked = {}
+
     def step(self, model: str) -> int:
         """Look at what is new of a model, at all of it where the windows have changed; how many violations were recorded."""
         at = (self._store.last_seq("deployments", model), self._store.last_seq("changes", model), self._book.version)

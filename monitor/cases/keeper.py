@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import duckdb
 import orjson
 
 from monitor import external, log
@@ -20,7 +21,6 @@ from monitor.cases.exposed import CaseBoard, Standing
 from monitor.cases.freezes import Freezes
 from monitor.clock import Clock
 from monitor.config import Config
-from monitor.errors import StoreError
 from monitor.maintenance.book import Book
 from monitor.metrics import Metrics
 from monitor.past import LATEST
@@ -44,6 +44,7 @@ class CaseKeeper:
         self._book = book
         self._clock = clock
         self._freezes = Freezes(store, book, metrics)
+        self._opened = store.opened
         self.board = CaseBoard(book, clock=clock, violations=self._freezes.violations, url=external.base(config))
         self._lock = threading.Lock()
         self._stored: dict[str, dict[str, Row]] = {}  # by model and case, the latest row; of those that are over, a part of it
@@ -83,26 +84,44 @@ class CaseKeeper:
         Raises:
             duckdb.Error: it cannot be read.
         """
-        with self._lock, self._store.read() as reader:
+        with self._lock:
+            self._load()
+            for model, stored in self._stored.items():
+                for row in stored.values():
+                    if row["state"] == "open" and row["paged_at"] and model in self._owners:
+                        self.board.put(model, Standing(row["page_severity"], row["page_owner"] or ""))
+        self._try(duckdb.Error)
+
+    def _load(self) -> None:
+        """What is stored. Asked for again when the file was opened anew: what was just being committed may stand, or not."""
+        opened = self._store.opened
+        with self._store.read() as reader:
             for model in [model for kind, model in self._store.logs() if kind == "cases"]:
                 rows = reader.query(f"SELECT * FROM {reader.source('cases', model)} {LATEST.format('case_id')}")
                 self._stored[model] = {row["case_id"]: _slim(row) for row in rows}
-                for row in rows:
-                    if row["state"] == "open" and row["paged_at"] and model in self._owners:
-                        self.board.put(model, Standing(row["page_severity"], row["page_owner"] or ""))
-        try:
-            self.step()
-        except StoreError as exc:
-            self._failing.warning("cases wait for the store", "cases", error=exc)
+        self._freezes.begin()
+        self._seen.clear()
+        self._opened = opened
 
     def step(self) -> int:
-        """Take in what is new and return how many rows were stored."""
+        """Take in what is new and return how many rows were stored. What is wrong with one model keeps no other from its page: it
+        is raised when all have had their turn."""
         with self._lock:
+            if self._store.opened != self._opened:
+                self._load()
             self._book.flush()
             if self._to_note is not None:
                 configchanges.note(self._to_note, self._store, self._metrics)
                 self._to_note = None
-            return sum(self._of_model(model) for model in self._owners)
+            count, wrong = 0, None
+            for model in self._owners:
+                try:
+                    count += self._of_model(model)
+                except Exception as exc:
+                    wrong = wrong or exc
+            if wrong is not None:
+                raise wrong
+            return count
 
     def _of_model(self, model: str) -> int:
         count = self._freezes.step(model)
@@ -114,11 +133,16 @@ class CaseKeeper:
 
     def _run(self) -> None:
         while not self._ends.wait(WAKE_SECONDS):
-            try:
-                self.step()
-                self._failing.over("cases are kept again", "cases")
-            except Exception as exc:  # whatever it is: better seen to fail again and again than once and then silence
-                self._failing.warning("cases could not be kept and will be tried again", "cases", error=exc)
+            self._try()
+
+    def _try(self, *but: type[Exception]) -> None:
+        try:
+            self.step()
+            self._failing.over("cases are kept again", "cases")
+        except but:
+            raise
+        except Exception as exc:  # whatever it is: better seen to fail again and again than once and then silence
+            self._failing.warning("cases could not be kept and will be tried again", "cases", error=exc)
 
     # --- what follows from the incidents ---
 
@@ -156,7 +180,7 @@ class CaseKeeper:
                     row["opened_slot"],
                     resolved,
                     severity,
-                    owner or self._owners.get(model, ""),
+                    owner or (self._owners.get(model, "") if row["state"] == "open" else ""),
                     row["revision"],
                 )
             )
@@ -183,7 +207,9 @@ class CaseKeeper:
             return None
         if events is None:
             events = happened.before(reader, case.model, case.opened)
-        paged = known or (before if case.state == "open" else None) or {}
+        paged = known or {}
+        if case.state == "open" and before is not None and before["paged_at"] and paged.get("state") != "open":
+            paged = before  # though this one may have been over, or held back, before it took that one in
         return {
             "case_id": case.id,
             "revision": known["revision"] + 1 if known else 1,

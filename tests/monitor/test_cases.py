@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from monitor.cases import causes
 from monitor.cases.case import Case, Episode, Page, cases, page
 from monitor.cases.causes import Found
+from monitor.maintenance.windows import Window
 from tests.monitor.support import NOON, World, check, prediction
 
 MINUTE = timedelta(minutes=1)
@@ -119,6 +120,12 @@ def test_what_is_far_beyond_early_and_severe_comes_first() -> None:
         assert sum(row["share"] for row in rows) == pytest.approx(1.0)
 
 
+def test_a_change_that_is_not_finite_ranks_nothing_and_breaks_nothing() -> None:
+    why = {"change": None, "features": [{"feature": "a", "contribution": None}], "pieces": [{"name": "p", "share": None}]}
+    found = causes.ranked([Found(episode("one", 10), None, {"why": why})])
+    assert ([row["check"] for row in found["checks"]], found["features"], found["slices"]) == (["one"], [], [])
+
+
 @pytest.mark.parametrize(
     ("number", "lower", "upper", "expected"),
     ((2.0, None, 1.0, 1.0), (0.5, 1.0, None, 0.5), (0.5, 0.0, 1.0, 0.0), (3.0, None, 0.0, 3.0), (float("nan"), None, 1.0, None)),
@@ -207,6 +214,78 @@ def test_late_rows_that_join_two_cases_leave_one_and_page_nobody_again(make_worl
     old, new = sorted(told(world), key=lambda row: str(row["state"]), reverse=True)
     assert (old["case_id"], old["state"], new["state"]) == (before["case_id"], "withdrawn", "open")
     assert (new["opened_slot"], new["paged_at"]) == (at(20), before["paged_at"])
+
+
+def test_what_is_wrong_with_one_model_keeps_no_other_from_its_page(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("one")])
+    columns = {"incident_id": "x", "revision": 1, "check_name": "bare", "slice": "all", "state": "open", "severity": "warning"}
+    times = {"opened_slot": [NOON], "last_slot": NOON, "received_at": NOON}
+    world.store.run(lambda t: t.append("incidents", "bot", {**columns, **times, "peak": 1.0, "evidence": "no JSON"}))
+    values(world, (1, 1.0), (11, 15.0), (21, 15.0))
+    world.look()
+    world.config = world.config.model_copy(update={"models": world.config.models[::-1]})
+    assert [m.name for m in world.config.models] == ["bot", "houses"]
+    world.restart()
+    world.cases.restore()
+    assert exported(world, "modelwatch_case_open") == ['modelwatch_case_open{model="houses",owner="",severity="warning"} 1.0']
+    with pytest.raises(ValueError, match="expected 'null'"):
+        world.cases.step()
+
+
+def test_a_case_that_was_over_goes_on_with_the_page_of_the_one_it_takes_in(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("one")])
+
+    def maintained(name: str) -> None:
+        span = {"start": world.clock.now(), "end": world.clock.now() + MINUTE}
+        world.book.add(Window.model_validate({"name": name, "reason": "r", **span}), by="ann", address="here")
+
+    def goes_on(*pairs: tuple[float, float]) -> None:
+        values(world, *pairs)
+        world.look()
+        world.cases.step()
+
+    maintained("first")
+    goes_on((1, 1.0), (11, 15.0), (21, 1.0))
+    goes_on((31, 15.0))
+    assert [(row["state"], row["paged_at"]) for row in told(world)] == [("resolved", None)]
+    world.clock.move(90)
+    goes_on((41, 15.0))
+    shown, paged = exported(world, "modelwatch_case_open"), told(world)[-1]["paged_at"]
+    assert (len(shown), paged) == (1, world.clock.now())
+    maintained("second")
+    world.clock.move(30)
+    world.send("predictions", prediction("late", at(22), prediction=200.0))
+    goes_on()
+    assert [(row["state"], row["paged_at"]) for row in told(world)] == [("open", paged), ("withdrawn", paged)]
+    assert exported(world, "modelwatch_case_open") == shown, "what was said stays said"
+
+
+def test_after_the_file_was_opened_anew_what_stands_in_it_counts(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("one")])
+    values(world, (1, 1.0), (11, 15.0), (21, 15.0))
+    world.look()
+    world.cases.restore()
+    (row,) = told(world)
+    # As if the answer to a commit that stands had been lost with the engine.
+    said = {name: value for name, value in row.items() if name not in ("seq", "model")}
+    world.store.run(lambda t: t.append("cases", "houses", {**{n: [v] for n, v in said.items()}, "revision": row["revision"] + 1}))
+    world.cases._opened -= 1
+    values(world, (31, 1.0), (41, 1.0))
+    world.look()
+    world.cases.step()
+    assert [r["revision"] for r in world.rows("cases")] == list(range(1, row["revision"] + 3))
+
+
+def test_the_owner_of_a_model_is_another_and_what_is_over_stays_as_it_was(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("one")])
+    values(world, (1, 1.0), (11, 15.0), (21, 1.0), (31, 1.0))
+    world.look()
+    world.cases.step()
+    before = world.rows("cases")
+    models = tuple(m.model_copy(update={"owner": "ann"}) for m in world.config.models)
+    world.cases.configure(world.config.model_copy(update={"models": models}))
+    world.cases.step()
+    assert (before[-1]["state"], world.rows("cases")) == ("resolved", before)
 
 
 def replayed(make_world: Callable[..., World], root: Any, order: list[int]) -> list[tuple[Any, ...]]:
