@@ -54,12 +54,25 @@ class Looks:
             row = self._one(reader, "cases", "case_id", CASE, case_id)
             ids = orjson.loads(row["incidents"] or "[]")
             found = self._incidents(reader, row["model"], ids)
+            successor = self._successor(reader, row) if row["state"] == "withdrawn" else None
         told = {one["incident_id"]: self._incident(one) for one in found}
         return self._case(row) | {
+            "successor": successor,
             "causes": _loads(row["causes"], {}),
             "changes": _loads(row["changes"], []),
             "incidents": [told[key] for key in ids if key in told],
         }
+
+    @staticmethod
+    def _successor(reader: Reader, row: Mapping[str, Any]) -> str | None:
+        """The case that took over from one that was withdrawn: of the same model and of the same time, the first of them."""
+        cases = f"SELECT * FROM {reader.source('cases', row['model'])} {LATEST.format('case_id')}"
+        found = reader.query(
+            f"SELECT case_id FROM ({cases}) WHERE state <> 'withdrawn' AND opened_slot <= greatest($1, $2) "
+            "AND (resolved_slot IS NULL OR resolved_slot >= $1) ORDER BY opened_slot LIMIT 1",
+            [row["opened_slot"], row["resolved_slot"] or row["received_at"]],
+        )
+        return found[0]["case_id"] if found else None
 
     def newest_open(self, model: str) -> str | None:
         """The id of the open case of a model."""
@@ -117,13 +130,13 @@ class Looks:
         """
         with self._store.read() as reader:
             row = self._one(reader, "incidents", "incident_id", INCIDENT, incident_id)
-            cases = reader.query(
-                f"SELECT case_id, state, incidents FROM {reader.source('cases', row['model'])} "
-                f"WHERE contains(incidents, $1) {LATEST.format('case_id')}",
+            # The latest word on each: one that it has left, or that was withdrawn, had it too.
+            cases = f"SELECT * FROM {reader.source('cases', row['model'])} {LATEST.format('case_id')}"
+            found = reader.query(
+                f"SELECT case_id FROM ({cases}) WHERE state <> 'withdrawn' AND contains(incidents, $1)",
                 [orjson.dumps(incident_id).decode()],
             )
-        # One that went on under another id had it, too.
-        case_id = next((one["case_id"] for one in cases if one["state"] != "withdrawn"), None)
+        case_id = found[0]["case_id"] if found else None
         return self._incident(row) | {
             "evidence": _loads(row["evidence"], {}),
             "case_id": case_id,

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import anyio.to_thread
 import jinja2
@@ -109,8 +110,13 @@ class Pages:
             # Where alerts lead: they know the model, and not the case.
             if name == "cases.html" and model and not _list(request) and (newest := self._looks.newest_open(model)) is not None:
                 return RedirectResponse(_relative(external.case_path, newest), 303, headers=self._headers)
+            found = look(request)
+            if found.get("successor") is not None:  # where an alert of before leads
+                return RedirectResponse(up + _relative(external.case_path, found["successor"]), 303, headers=self._headers)
+            asked = [one for one in request.query_params.multi_items() if one[0] != "offset"]
+            older = urlencode([*asked, ("offset", found.get("next"))])
             return Response(
-                template.render({"model": model, "up": up} | look(request)),
+                template.render({"model": model, "up": up, "older": older} | found),
                 media_type="text/html; charset=utf-8",
                 headers=self._headers,
             )

@@ -130,6 +130,41 @@ def test_lists_are_paged_and_what_cannot_be_asked_is_said(world: World, serve: C
     assert client.get("/v1/incidents", params={"model": "'; DROP TABLE incidents; --"}).json()["incidents"] == []
 
 
+def test_older_ones_are_of_what_was_asked_for(world: World, serve: Callable[..., httpx.Client]) -> None:
+    client = serve(world)
+    bad(world)
+    first = client.get("/incidents", params={"limit": 1, "state": "open", "model": "houses"})
+    older = re.search(r'href="(incidents[?][^"]*)">older', first.text)
+    assert older
+    assert older[1] == "incidents?limit=1&amp;state=open&amp;model=houses&amp;offset=1"
+    evil = client.get("/incidents", params={"limit": 1, "x": EVIL})
+    assert "<script" not in evil.text
+    assert "older ones" in evil.text
+
+
+def test_a_case_that_was_withdrawn_leads_to_the_one_that_took_over(
+    make_world: Callable[..., World], serve: Callable[..., httpx.Client]
+) -> None:
+    world = make_world(checks=[check("one")])
+    for minute, value in ((1, 1.0), (11, 1.0), (21, 15.0), (31, 15.0)):
+        world.send("predictions", prediction(f"r{minute}", DAWN + minute * MINUTE, prediction=value))
+    world.look()
+    world.cases.step()
+    client = serve(world)
+    (old,) = client.get("/v1/cases").json()["cases"]
+    assert client.get(f"/cases/{old['case_id']}").status_code == 200
+    world.send("predictions", prediction("late", DAWN + 12 * MINUTE, prediction=200.0))
+    world.look()
+    world.cases.step()
+    (new,) = client.get("/v1/cases").json()["cases"]
+    assert old["case_id"] != new["case_id"]
+    assert client.get(f"/v1/cases/{old['case_id']}").json()["successor"] == new["case_id"]
+    page = client.get(f"/cases/{old['case_id']}", follow_redirects=True)
+    assert (page.url.path, page.status_code) == (f"/cases/{new['case_id']}", 200)
+    for one in client.get("/v1/incidents", params={"state": "open"}).json()["incidents"]:
+        assert client.get(f"/v1/incidents/{one['incident_id']}").json()["case_id"] == new["case_id"]
+
+
 @pytest.mark.parametrize("path", ("cases", "incidents", "traces"))
 def test_what_is_not_there_is_said_to_be_unknown(world: World, serve: Callable[..., httpx.Client], path: str) -> None:
     answer = serve(world).get(f"/v1/{path}/nobody")
