@@ -107,6 +107,7 @@ class App:
         metrics.build_info.labels(monitor.__version__, platform.python_version(), duckdb.__version__).set(1)
         metrics.clock.set_function(lambda: clock.now().timestamp())
         metrics.ready.set_function(lambda: 0 if self.not_ready() else 1)
+        metrics.reload_ok.set(1)  # a long start is no config that was refused
         # The helpers first: a process should not be forked from one that has DuckDB's threads.
         self._scorer = self._child("scorer", config.encoder.model_dump(mode="json"), nice=config.scoring.nice)
         self._encode = Encoding(self._scorer)
@@ -162,7 +163,9 @@ class App:
         self._settling = Settling(store, self._inbox.passages, clock=clock, metrics=metrics)
         self._scheduler = Scheduler(clock=clock, metrics=metrics)
         self._scheduler.configure(self._runners)
-        self._rules = self._quarantine.reading(lambda: RecordRules(config, store, board=self.board, clock=clock, metrics=metrics))
+        self._rules = self._quarantine.reading(
+            lambda: RecordRules(config, store, board=self.board, clock=clock, metrics=metrics, maintenance=self._book.maintenance)
+        )
         self._webhooks = Webhooks(store, clock=clock, metrics=metrics)
         self._quarantine.reading(lambda: self._webhooks.configure(config))
         self._cases = CaseKeeper(config, store, self._book, clock=clock, metrics=metrics)

@@ -261,9 +261,9 @@ class Config(Section):
         tasks = {model.name: model.task for model in info.data.get("models", ())}
         return [_with_task(check, tasks) for check in raw] if isinstance(raw, (list, tuple)) else raw
 
-    @field_validator("checks")
+    @field_validator("checks", "record_rules")
     @classmethod
-    def _owners_of_models(cls, value: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
+    def _owners_of_models(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         owners = {model.name: model.owner for model in info.data.get("models", ())}
         return tuple(c if c.owner else c.model_copy(update={"owner": owners.get(c.model, "")}) for c in value)
 

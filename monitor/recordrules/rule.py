@@ -21,6 +21,7 @@ from monitor.recordrules.book import HOUR, Assigned, Book, Incident, Match
 from monitor.recordrules.config import RecordRule
 from monitor.recordrules.matching import Matching, Seen
 from monitor.recordrules.stored import Before, Stored
+from monitor.runner import Maintained
 from monitor.slices import ALL
 from monitor.store import Store
 from monitor.transaction import Transaction
@@ -33,8 +34,11 @@ CURSOR_SECONDS = 10.0  # so often a place is stored that nothing was found on th
 class Rule:
     """Called by one thread."""
 
-    def __init__(self, rule: RecordRule, config: Config, store: Store, *, clock: Clock, metrics: Metrics) -> None:
-        """
+    def __init__(
+        self, rule: RecordRule, config: Config, store: Store, *, clock: Clock, metrics: Metrics, maintenance: Maintained
+    ) -> None:
+        """`maintenance` says in which window the model is.
+
         Raises:
             StoreError, duckdb.Error: the store is away.
         """
@@ -44,6 +48,7 @@ class Rule:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._maintenance = maintenance
         self._key = f"rule:{rule.model}/{rule.name}"  # no check is called so
         self._unsure = False  # what is known here may not be what is stored
         self._cursor = self._stored = self._opened = 0
@@ -204,6 +209,7 @@ class Rule:
             "last_slot": one.last,
             "resolved_slot": self._book.resolved_at(one),
             "peak": one.peak,
+            "in_maintenance": self._maintenance(rule.model, one.opened),
             "evidence": orjson.dumps(self._evidence(one), default=str).decode(),
         }
 

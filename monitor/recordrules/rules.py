@@ -16,6 +16,7 @@ from monitor.errors import StoreError
 from monitor.metrics import Metrics
 from monitor.recordrules import matching
 from monitor.recordrules.rule import Rule
+from monitor.runner import Maintained
 from monitor.store import Store
 
 LOOK_SECONDS, MOST_SECONDS = 0.1, 0.5
@@ -26,8 +27,12 @@ RETRY_SECONDS = 1.0
 class RecordRules:
     """`step` looks at each rule once."""
 
-    def __init__(self, config: Config, store: Store, *, board: Board, clock: Clock, metrics: Metrics) -> None:
-        """Reads what is stored of each rule and puts it on the board, so that the first scrape is right.
+    def __init__(
+        self, config: Config, store: Store, *, board: Board, clock: Clock, metrics: Metrics,
+        maintenance: Maintained = lambda model, when: None,
+    ) -> None:  # fmt: skip
+        """Reads what is stored of each rule and puts it on the board, so that the first scrape is right. `maintenance` says in
+        which window a model is.
 
         Raises:
             StoreError, duckdb.Error: the store is away.
@@ -36,6 +41,7 @@ class RecordRules:
         self._board = board
         self._clock = clock
         self._metrics = metrics
+        self._maintenance = maintenance
         self._waiting = log.Lasting(clock.monotonic)
         self._changing = threading.Lock()
         self._rules: dict[str, Rule] = {}
@@ -54,7 +60,8 @@ class RecordRules:
         """
         with self._changing:
             fresh = {
-                one.name: self._same(one.name, config) or Rule(one, config, self._store, clock=self._clock, metrics=self._metrics)
+                one.name: self._same(one.name, config)
+                or Rule(one, config, self._store, clock=self._clock, metrics=self._metrics, maintenance=self._maintenance)
                 for one in config.record_rules
             }
             for name in self._rules.keys() - fresh.keys():

@@ -161,7 +161,9 @@ class World:
         self.book = Book(self.store, clock=clock)
         self.book.configure(config.maintenance)
         self.runners = self.build()
-        self.rules = RecordRules(config, self.store, board=self.board, clock=clock, metrics=self.metrics)
+        self.rules = RecordRules(
+            config, self.store, board=self.board, clock=clock, metrics=self.metrics, maintenance=self.book.maintenance
+        )
         self.cases = CaseKeeper(config, self.store, self.book, clock=clock, metrics=self.metrics)
 
     def build(self) -> dict[str, CheckRunner]:

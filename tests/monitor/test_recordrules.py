@@ -475,3 +475,13 @@ def test_a_wrong_rule_is_told_with_its_place_and_what_to_do(tmp_path: Path, rule
 def test_a_good_rule_is_taken(tmp_path: Path) -> None:
     assert problems(tmp_path) == []
     assert problems(tmp_path, **MASKED, masked=["key"], fields=["question", "response"]) == []
+
+
+def test_what_opens_in_maintenance_says_so_and_has_the_owner_of_its_model(make_world: Make) -> None:
+    window = {"name": "work", "reason": "a new index", "start": (NOON - timedelta(hours=1)).isoformat()}
+    window["end"] = (NOON + timedelta(hours=1)).isoformat()
+    models = [{**one, "owner": "ann"} for one in MODELS]
+    world = make_world(models=models, checks=[BARE], record_rules=[RULE], maintenance=[window])
+    answer(world, "a")
+    (incident,) = world.rows("incidents", "bot", where="check_name = 'all-bare'")
+    assert (incident["in_maintenance"], incident["owner"]) == ("work", "ann")
