@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.frame import Row, dashboard
 from dashboards.intake import INTAKE
 from dashboards.panel import GREEN, RED_FROM_ONE, Panel
-from dashboards.promql import HERE, MODEL, TARGET, increase, ours
+from dashboards.promql import HERE, MODEL, NONE, TARGET, increase, ours
 from dashboards.storing import STORE
 from dashboards.work import DETECTORS, GPU, OUTPUTS, QUEUES
 
@@ -21,7 +21,7 @@ STATE: Row = (
             "Not ready",
             "It answers 503: it starts, stops, or cannot write its store.",
             "short",
-            [(f"count(modelwatch_ready{{{TARGET}}} == 0) or vector(0)", "not ready")],
+            [(f"count(modelwatch_ready{{{TARGET}}} == 0) or {NONE}", "not ready")],
             "stat",
             4,
             5,
@@ -43,7 +43,7 @@ STATE: Row = (
             "Helper processes down",
             "What they had in hand is done again once they are back.",
             "short",
-            [(f"count(modelwatch_child_up{{{TARGET}}} == 0) or vector(0)", "down")],
+            [(f"count(modelwatch_child_up{{{TARGET}}} == 0) or {NONE}", "down")],
             "stat",
             4,
             5,
@@ -54,7 +54,7 @@ STATE: Row = (
             "Configs refused",
             "The last reload was not taken; the old config goes on.",
             "short",
-            [(f"count(modelwatch_config_last_reload_successful{{{TARGET}}} == 0) or vector(0)", "refused")],
+            [(f"count(modelwatch_config_last_reload_successful{{{TARGET}}} == 0) or {NONE}", "refused")],
             "stat",
             4,
             5,
@@ -65,7 +65,7 @@ STATE: Row = (
             "Records in the dead letter",
             "By reason in `modelwatch deadletter list`. They can be replayed.",
             "short",
-            [(f"sum(modelwatch_deadletter_records{{{TARGET}}}) or vector(0)", "records")],
+            [(f"sum(modelwatch_deadletter_records{{{TARGET}}})", "records")],
             "stat",
             4,
             5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards.frame import CHECK_VARIABLE, Row, dashboard
 from dashboards.panel import CASES, GREEN, RED_FROM_ONE, YES_NO, Column, Link, Panel, Table
-from dashboards.promql import CHECK, MODEL, TARGET, age, largest, ours, rate
+from dashboards.promql import CHECK, MODEL, NONE, TARGET, age, largest, ours, rate
 
 ALERTS = 'alertname=~"Modelwatch.+", alertname!="ModelwatchWatchdog", alertstate="firing", model=~"$model|"'
 
@@ -16,7 +16,7 @@ FRESH: Row = (
             "Daemons that cannot be scraped",
             "While one is down its checks say nothing new, and what fired before is shown for 30 minutes.",
             "short",
-            [(f"count({ours('up')} == 0) or vector(0)", "down")],
+            [(f"count({ours('up')} == 0) or 0 * count({ours('up')})", "down")],
             "stat",
             4,
             5,
@@ -27,7 +27,7 @@ FRESH: Row = (
             "Daemons that take nothing",
             "They start, stop, or have a store that cannot be written: senders are told to come again.",
             "short",
-            [(f"count(modelwatch_ready{{{TARGET}}} == 0) or vector(0)", "not ready")],
+            [(f"count(modelwatch_ready{{{TARGET}}} == 0) or {NONE}", "not ready")],
             "stat",
             4,
             5,
@@ -71,7 +71,7 @@ FRESH: Row = (
             "Checks that cannot fire",
             "They have no threshold they could reach. A check that cannot fire looks like one that has no reason to.",
             "short",
-            [(f"count(max by (model, check) (modelwatch_threshold_missing{{{CHECK}}}) == 1) or vector(0)", "cannot fire")],
+            [(f"count(max by (model, check) (modelwatch_threshold_missing{{{CHECK}}}) == 1) or {NONE}", "cannot fire")],
             "stat",
             4,
             5,
@@ -88,7 +88,7 @@ WRONG: Row = (
             "Models with an open case",
             "A case is all incidents of one model that overlap in time: one page, however many checks fire.",
             "short",
-            [(f"count(max by (model) (modelwatch_case_open{{{MODEL}}}) == 1) or vector(0)", "cases")],
+            [(f"count(max by (model) (modelwatch_case_open{{{MODEL}}}) == 1) or {NONE}", "cases")],
             "stat",
             4,
             5,
@@ -100,7 +100,7 @@ WRONG: Row = (
             "Checks firing",
             "Checks that fire now. Their incidents say which features, records and versions.",
             "short",
-            [(f"sum(max by (model, check) (modelwatch_firing{{{CHECK}}})) or vector(0)", "firing")],
+            [(f"sum(max by (model, check) (modelwatch_firing{{{CHECK}}})) or {NONE}", "firing")],
             "stat",
             4,
             5,

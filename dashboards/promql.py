@@ -10,6 +10,8 @@ MODEL = f'{TARGET}, model=~"$model"'
 CHECK = f'{MODEL}, check=~"$check"'
 WINDOW = "[$__rate_interval]"
 HERE = "{{instance}}"
+NONE = f"0 * count(modelwatch_build_info{{{TARGET}}})"
+"""The number of what there is none of. While no daemon can be scraped it is not known, and a 0 would look like all clear."""
 
 
 def rate(metric: str, where: str, by: str = "") -> str:

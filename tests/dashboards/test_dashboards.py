@@ -220,6 +220,16 @@ def test_queries_use_counters_as_counters_over_a_window_that_fits_the_scrapes(na
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_all_clear_where_no_daemon_was_ever_scraped(name: str, tmp_path: Path) -> None:
+    """What is not known is no data: neither 0 nor any other constant."""
+    asks = [{"expr": filled(expr), "eval_time": "10m", "exp_samples": []} for expr in expressions(name)]
+    other = {"interval": "1m", "input_series": [{"series": 'up{job="other"}', "values": "1x10"}], "promql_expr_test": asks}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [other]}))
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_queries_ask_for_metrics_that_exist_and_group_by_labels_that_they_have(name: str) -> None:
     for expr in queries(name):
         assert {metric for metric, _ in selectors(expr)} <= {*SPECS, *FOREIGN, *RECORDED} | {
