@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from detectors.modelfolder import ModelMissing, ModelUnfit, find_model
-from monitor import crosschecks, models
+from monitor import authorities, crosschecks, models
 from monitor.config import Config, Listener, StoreConfig, Tls
 from monitor.contents import with_files_hash
 from monitor.crosschecks import Sound
@@ -81,6 +81,7 @@ def load(path: Path, checks: Sequence[Mapping[str, Any]] = ()) -> Config:
             problems += exc.problems
     if config is not None:
         problems += [f"{path}: {line}" for line in grafanaconfig.problems(config.grafana, folder)]
+        problems += [f"{path}: {line}" for line in authorities.problems(config, folder)]
     if config is not None and not problems:
         problems += [f"{path}: {line}" for line in spending.unpriced(config, folder)]
     if config is None or problems:

@@ -98,18 +98,22 @@ class Webhooks:
         base = external.base(config)
         with self._changing:
             wanted = {one.name: one for one in config.webhooks}
-            for name, (webhook, before, courier, sender) in list(self._running.items()):
-                if wanted.get(name) != webhook or before != base:
+            same = {
+                name for name, (webhook, before, _, _) in self._running.items() if (wanted.get(name), base) == (webhook, before)
+            }
+            # First what may fail, so that the ones that run go on then.
+            senders = {name: Sender(one, self._clock) for name, one in wanted.items() if name not in same}
+            for name, (_, _, courier, sender) in list(self._running.items()):
+                if name not in same:
                     del self._running[name]
                     self._end(courier, sender)
                 if name not in wanted:
                     self._metrics.forget(sink=SINK + name)
-            for name, webhook in wanted.items():
-                if name not in self._running:
-                    courier, sender = self._make(webhook, base)
-                    self._running[name] = webhook, base, courier, sender
-                    if self._begun:
-                        courier.start()
+            for name, sender in senders.items():
+                courier = self._make(wanted[name], base, sender)
+                self._running[name] = wanted[name], base, courier, sender
+                if self._begun:
+                    courier.start()
 
     def start(self) -> None:
         with self._changing:
@@ -129,13 +133,12 @@ class Webhooks:
         """For tests, in place of the threads."""
         return sum(courier.step() for _, _, courier, _ in self._running.values())
 
-    def _make(self, webhook: Webhook, base: str) -> tuple[Courier, Sender]:
+    def _make(self, webhook: Webhook, base: str, sender: Sender) -> Courier:
         box = Outbox(SINK + webhook.name, self._store, clock=self._clock, metrics=self._metrics)
         feed = Feed(box, ["incidents"], told_by(webhook, base))
         feed.begin()
-        sender = Sender(webhook, self._clock)
         retrying = Retrying(most_seconds=MOST_WAIT_SECONDS, give_up_seconds=webhook.give_up_seconds)
-        return Courier(box, sender, fill=feed.step, retrying=retrying), sender
+        return Courier(box, sender, fill=feed.step, retrying=retrying)
 
     @staticmethod
     def _end(courier: Courier, sender: Sender) -> None:

@@ -250,6 +250,18 @@ def test_a_webhook_that_is_taken_out_has_no_series_and_one_that_changes_goes_on(
     hooks.stop()
 
 
+def test_a_change_that_cannot_be_made_leaves_the_webhook_as_it_was(
+    world: World, webhooks: Make, receiver: Receiver, tmp_path: Path
+) -> None:
+    hooks = webhooks(world, receiver.url)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(OSError, match=r"certificate"):
+        hooks.configure(with_hook(world.config, "https://ci.example/hook", ca_file=tmp_path / "ca.pem"))
+    opened(world, "i1")
+    hooks.step()
+    assert [one["incident_id"] for one in receiver.took] == ["i1"]
+
+
 # --- the config ---
 
 
@@ -276,6 +288,7 @@ def problems(folder: Path, **webhook: Any) -> list[str]:
         ({"checks": ["nope"]}, "webhooks.0.checks.0: no check or record rule 'nope'; there are none"),
         ({"models": ["nope"]}, "webhooks.0.models.0: no model 'nope'; there are bot, houses"),
         ({"ca_file": "gone.pem"}, "webhooks.0.ca_file:"),
+        ({"ca_file": "secret"}, "webhooks.0.ca_file:"),
     ),
 )
 def test_a_wrong_webhook_is_told_with_its_place_and_what_to_do(tmp_path: Path, webhook: dict[str, Any], told: str) -> None:
