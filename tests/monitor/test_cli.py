@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -112,6 +113,32 @@ def test_a_reader_that_has_seen_enough_is_no_error(world: World) -> None:
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == f"modelwatch {monitor.__version__}\n"
+
+
+STARTED = """
+import os, sys
+from monitor.__main__ import main
+assert "numpy" not in sys.modules
+sys.argv = ["modelwatch", "--version"]
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+import numpy as np
+print(os.environ["OPENBLAS_THREAD_TIMEOUT"], (np.linspace(0, 1, 20_001) @ np.geomspace(1, 7, 20_001)).hex())
+"""
+
+
+def test_idle_threads_of_the_blas_sleep_at_once_and_sums_stay_the_same_to_the_last_bit() -> None:
+    def started(**more: str) -> tuple[str, str]:
+        bare = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+        done = subprocess.run([sys.executable, "-c", STARTED], env={**bare, **more}, capture_output=True, text=True, check=True)
+        how, number = done.stdout.splitlines()[-1].split()
+        return how, number
+
+    how, number = started()
+    assert how == "4"
+    assert started(OPENBLAS_THREAD_TIMEOUT="26") == ("26", number), "its default, and what the user says stands"
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
