@@ -45,11 +45,12 @@ def number(
             f"CASE WHEN flagged IS NOT NULL THEN value END AS value FROM scores WHERE model = {model} AND "
             f"settings_hash = {literal(settings_hash)} AND {span} AND {known} {LATEST})"
         )
-    if isinstance(check.settings, Performance.Config) and (value := _quality(check, str(reading["statistic"]))) is not None:
+    if (quality := _quality(check, str(reading["statistic"]))) is not None:
+        value, row = quality
         inside = "".join(f" AND {of_prediction(condition)}" for condition in part.where)
         return (
-            f"SELECT {value} AS value, count(*) AS n FROM {quote('predictions_' + check.model)} JOIN (SELECT record_id, "
-            "arg_max(coalesce(label::VARCHAR, label_text), revision) AS truth FROM labels WHERE "
+            f"SELECT {value.format(row)} AS value, count({row}) AS n FROM {quote('predictions_' + check.model)} JOIN "
+            "(SELECT record_id, arg_max(coalesce(label::VARCHAR, label_text), revision) AS truth FROM labels WHERE "
             f"model = {model} AND seq <= {reader.last_seq('labels', check.model)} GROUP BY record_id) USING (record_id) "
             f"WHERE {span} AND seq <= {reader.last_seq('predictions', check.model)}{inside}"
         )
@@ -59,14 +60,24 @@ def number(
     )
 
 
-def _quality(check: Check, metric: str) -> str | None:
-    """SQL of a metric over labelled predictions; None where it takes more than a query."""
-    task = getattr(check.settings, "task", None)
-    if task == "regression" and metric in ERRORS:
-        return ERRORS[metric].format("prediction - try_cast(truth AS DOUBLE)")
-    if task in CLASSES and metric == "accuracy":
-        return "avg((coalesce(prediction::VARCHAR, prediction_text) = truth)::INT)"
+def _quality(check: Check, metric: str) -> tuple[str, str] | None:
+    """SQL of a metric over labelled predictions, and of what it is the mean of; None where it takes more than a query."""
+    if not isinstance(check.settings, Performance.Config) or check.columns:
+        return None
+    if check.settings.task == "regression" and metric in ERRORS:
+        return ERRORS[metric], "prediction - try_cast(truth AS DOUBLE)"
+    if check.settings.task in CLASSES and metric == "accuracy":
+        return "avg({0})", f"({PREDICTED} = {same_class('truth')})::INT"
     return None
+
+
+def same_class(text: str) -> str:
+    """SQL of what `detectors.labelled.same_class` gives: one name for the ways to write a class."""
+    whole = f"regexp_replace({text}, '^(-*[0-9]+)[.]0$', '\\1')"
+    return f"CASE lower({text}) WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE {whole} END"
+
+
+PREDICTED = same_class("coalesce(prediction::VARCHAR, prediction_text)")
 
 
 def of_answer(part: Slice) -> str:

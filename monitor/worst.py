@@ -9,7 +9,7 @@ from typing import Any
 from detectors.performance import Performance
 from monitor.config import Check
 from monitor.reader import Reader, literal
-from monitor.reproduce import LATEST, of_prediction
+from monitor.reproduce import CLASSES, LATEST, PREDICTED, of_prediction, same_class
 from monitor.schema import FEATURE, quote
 from monitor.slices import Slice
 from monitor.windows import CLOCKS_DIFFER
@@ -39,8 +39,10 @@ def predictions(
         labels = reader.source("labels", check.model, received_since=start - CLOCKS_DIFFER)
         truth = f"(SELECT record_id, arg_max(coalesce(label::VARCHAR, label_text), revision) AS truth FROM {labels} GROUP BY 1)"
         wrong = "abs(prediction - try_cast(truth AS DOUBLE))"
-        if check.settings.task != "regression":
-            wrong = "(coalesce(prediction::VARCHAR, prediction_text) <> truth)::DOUBLE"
+        if check.settings.task in CLASSES and not check.columns:
+            wrong = f"({PREDICTED} <> {same_class('truth')})::DOUBLE"
+        elif check.settings.task != "regression" or check.columns:
+            return []
         return reader.query(
             f"SELECT record_id, trace_id, {wrong} AS value, 'error' AS by FROM {rows} JOIN {truth} USING (record_id) "
             f"{where} AND value > 0 ORDER BY value DESC, record_id LIMIT {MOST}",

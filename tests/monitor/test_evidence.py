@@ -143,6 +143,28 @@ def test_an_accuracy_is_the_same_by_its_sql_on_a_slice(make_world: Make) -> None
         assert again(world, found["number_sql"])["value"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("predicted", "label", "expected"), (("1", 1, 1.0), (1, "1", 1.0), ("true", True, 1.0), ("01", 1, 0.0), (1, True, 1.0))
+)
+def test_a_class_is_the_same_by_its_sql_however_it_was_written(
+    make_world: Make, predicted: Any, label: Any, expected: float
+) -> None:
+    settings = {"task": "multiclass", "metric": "accuracy", "min_labels": 2}
+    right = check("right", threshold={"lower": 0.97}) | {"detector": "performance", "settings": settings}
+    world = make_world(models=[{"name": "houses", "task": "multiclass"}], checks=[right])
+    at = DAWN + 11 * MINUTE
+    world.send("predictions", *(prediction(f"p{i}", at, prediction=predicted) for i in range(4)))
+    world.send("predictions", prediction("wrong", at, prediction="dog"))
+    world.send("labels", *({"record_id": f"p{i}", "model": "houses", "label": label} for i in range(4)))
+    world.send("labels", {"record_id": "wrong", "model": "houses", "label": "cat"})
+    world.send("predictions", prediction("last", DAWN + 21 * MINUTE, prediction="cat"))
+    world.look()
+    found = proof(world, "right")
+    assert found["value"] == pytest.approx(0.8 * expected)
+    assert again(world, found["number_sql"]) == {"value": pytest.approx(found["value"]), "n": 5}
+    assert len(found["worst_records"]) == 5 - 4 * expected
+
+
 def test_where_no_query_says_what_the_detector_does_it_gives_the_reading_as_it_was(make_world: Make) -> None:
     world = make_world(checks=[check("mean")])
     for minute, value in ((1, 1.0), (11, 15.0), (21, 15.0)):
