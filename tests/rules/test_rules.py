@@ -21,6 +21,7 @@ ALERTS = [pytest.param(alert, id=f"{alert['alert']}-{i}") for i, alert in enumer
 OTHERS = {"ModelwatchCaseOpen", "ModelwatchCheckFiring"}  # whose severity is that of the check
 LONG = ("slo", "cost", "traffic")  # days of samples; their ranges are the same rates as those of the others
 LASTING = {"ModelwatchCaseOpen", "ModelwatchCheckFiring", "ModelwatchAvailabilityBurnsFast", "ModelwatchBudgetSpent"}
+LASTING |= {"ModelwatchStoreDegraded", "ModelwatchSegmentQuarantined", "ModelwatchDiskFillsSoon"}
 """What pages by the word of the daemon, and whose cause its death does not mend."""
 
 
