@@ -188,13 +188,10 @@ _ABOUT = (
 )  # fmt: skip
 
 
-def chat(one: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The exchange as {role, content}, which fine-tuning and test suites take; the answer stands at the end."""
-    told = [
-        {"role": str(said.get("role") or "user"), "content": text}
-        for said in messages(one["messages"], "user")
-        if (text := text_of(said, "\n"))
-    ]
+def chat(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The exchange as {role, content}, which fine-tuning and test suites take; the answer stands at the end. Calls of tools and
+    what came of them are turns as well, as `tool_calls` and the role `tool`: an answer that rests on them is not made up."""
+    told = [turn for said in messages(one["messages"], "user") for turn in _turns(said)]
     if one["system"] and not any(said["role"] == "system" for said in told):
         told.insert(0, {"role": "system", "content": one["system"]})
     if one["question"] and not any(said["role"] == "user" for said in told):
@@ -202,6 +199,23 @@ def chat(one: Mapping[str, Any]) -> list[dict[str, str]]:
     if one["response"] and (not told or told[-1] != {"role": "assistant", "content": one["response"]}):
         told.append({"role": "assistant", "content": one["response"]})
     return told
+
+
+def _turns(said: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    calls = []
+    for part in said["parts"]:
+        if part["type"] == "tool_call":
+            asked = {"name": part.get("name") or "", "arguments": _text(part.get("arguments", {}))}
+            calls.append({"id": part.get("id") or "", "type": "function", "function": asked})
+        elif part["type"] == "tool_call_response":
+            yield {"role": "tool", "content": _text(part.get("response")), "tool_call_id": part.get("id") or ""}
+    text = text_of(said, "\n")
+    if text or calls:
+        yield {"role": str(said.get("role") or "user"), "content": text, **({"tool_calls": calls} if calls else {})}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
 
 def _expected(attributes: Mapping[str, Any], feedback: Iterable[Mapping[str, Any]]) -> Any:

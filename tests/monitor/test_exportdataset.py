@@ -147,6 +147,38 @@ def test_of_a_row_check_its_own_flag_counts_and_the_last_score_of_a_record(make_
     assert {row["record_id"] for row in found} == {"mild", "bare"}
 
 
+def test_calls_of_tools_and_what_came_of_them_are_turns(make_world: Make) -> None:
+    world = make_world(checks=[BARE], record_rules=[RULE])
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Oslo"}'}}
+    turns = [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ]
+    world.send("generations", generation("g", NOON + MINUTE, contexts=[], messages=turns, response="It is sunny."))
+    world.send("generations", generation("plain", NOON + 2 * MINUTE, contexts=[]))
+    world.settle(30)
+    world.score()
+    world.rules.step()
+    incident = the_incident(world, "all-bare", "bot")
+    found, _ = exported(world, incident)
+    (asked,) = found[0]["messages"][1].pop("tool_calls")
+    assert (asked["id"], asked["function"]["name"], orjson.loads(asked["function"]["arguments"])) == (
+        "c1",
+        "weather",
+        {"town": "Oslo"},
+    )
+    assert found[0]["messages"] == [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": ""},
+        {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "It is sunny."},
+    ]
+    table, _ = exported(world, incident, "set.parquet", form="parquet")
+    assert [turn["content"] for turn in table[0]["messages"]] == ["weather?", "", "sunny", "It is sunny."]
+    assert table[0]["messages"][1]["tool_calls"][0]["function"]["name"] == "weather"
+
+
 def test_predictions_become_rows_with_features_and_label(make_world: Make) -> None:
     world = make_world(checks=[HIGH])
     world.clock.move(7200)
