@@ -152,8 +152,11 @@ class CaseKeeper:
             found = cases(model, self._episodes(reader, model))
             ids = {case.id for case in found}
             gone = [row for key, row in known.items() if key not in ids and row["state"] != "withdrawn"]
-            # What was open under another id, with less that was known of it, has been paged already.
-            before = next((row for row in gone if row["state"] == "open"), None)
+            # What was open under another id, with less or more that was known of it, has been paged already.
+            before = next((row for row in known.values() if row["state"] == "open"), None)
+            if before is not None and before["case_id"] in ids:
+                had = set(orjson.loads(before["incidents"]))
+                before = before if any(e.incident_id in had for e in found[-1].episodes) else None
             rows = [self._row(reader, case, known.get(case.id), before) for case in found]
         rows += [{**row, "revision": row["revision"] + 1, "state": "withdrawn"} for row in gone]
         count = self._keep(model, [row for row in rows if row is not None])

@@ -74,8 +74,9 @@ class Pages:
         }
         for name, look in (("case", self._looks.case), ("incident", self._looks.incident), ("trace", self._looks.trace)):
             one = _of_path(look)
-            found[f"/{name}s/{{id}}"] = self._page(f"{name}.html", one)
-            found[f"/v1/{name}s/{{id}}"] = self._json(one)
+            key = "{id:path}" if name == "trace" else "{id}"  # a sender's id may have a slash
+            found[f"/{name}s/{key}"] = self._page(f"{name}.html", one)
+            found[f"/v1/{name}s/{key}"] = self._json(one)
         return found
 
     def _cases(self, request: Request) -> Row:

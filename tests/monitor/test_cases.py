@@ -260,6 +260,27 @@ def test_a_case_that_was_over_goes_on_with_the_page_of_the_one_it_takes_in(make_
     assert exported(world, "modelwatch_case_open") == shown, "what was said stays said"
 
 
+def test_the_part_of_a_case_that_goes_on_keeps_its_page(make_world: Callable[..., World]) -> None:
+    world = make_world(checks=[check("one", owner="ann"), check("two", threshold={"upper": 20}, owner="bob")])
+    values(world, (1, 1.0), (11, 15.0), (21, 12.0), (31, 30.0))
+    world.send("predictions", prediction("more", at(41), prediction=30.0))
+    world.look()
+    world.cases.step()
+    (before,) = told(world)
+    shown = exported(world, "modelwatch_case_open")
+    assert (before["incident_count"], shown) == (
+        2, ['modelwatch_case_open{model="houses",owner="ann",severity="warning"} 1.0']
+    )  # fmt: skip
+    world.clock.move(60)
+    world.send("predictions", prediction("late", at(22), prediction=-50.0))
+    world.look()
+    world.cases.step()
+    first, second = told(world)
+    assert (first["case_id"], first["state"], second["state"]) == (before["case_id"], "resolved", "open")
+    assert second["paged_at"] == before["paged_at"]
+    assert exported(world, "modelwatch_case_open") == shown
+
+
 def test_after_the_file_was_opened_anew_what_stands_in_it_counts(make_world: Callable[..., World]) -> None:
     world = make_world(checks=[check("one")])
     values(world, (1, 1.0), (11, 15.0), (21, 15.0))

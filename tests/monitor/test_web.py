@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from monitor import external
 from monitor.auth import Tokens
 from monitor.receiving import Budget
 from monitor.server import PushServer
@@ -196,7 +197,10 @@ def test_a_trace_is_shown_with_its_scores_hot_and_sealed(
         world.seal()
 
 
-def test_a_prediction_is_found_by_its_trace(world: World, serve: Callable[..., httpx.Client]) -> None:
-    world.send("predictions", prediction("p", trace_id="ef" * 16))
-    found = serve(world).get(f"/v1/traces/{'ef' * 16}").json()
+@pytest.mark.parametrize("trace_id", ("ef" * 16, "a/b", EVIL))
+def test_a_prediction_is_found_by_its_trace(world: World, serve: Callable[..., httpx.Client], trace_id: str) -> None:
+    world.send("predictions", prediction("p", trace_id=trace_id))
+    client = serve(world)
+    assert client.get(external.trace_path(trace_id)).status_code == 200
+    found = client.get(f"/v1{external.trace_path(trace_id)}").json()
     assert [row["record_id"] for row in found["predictions"]] == ["p"]
