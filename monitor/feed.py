@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from monitor import log
 from monitor.outbox import Message, Outbox
 from monitor.transaction import Transaction
 
@@ -74,6 +75,9 @@ class Feed:
         self._box.store.run(keep)
         assert self._cursors is not None
         self._cursors[place] = last
+        if missing := last - cursor - len(rows):
+            self._box.metrics.outbox_failures.labels(self._box.sink, "unreadable").inc(missing)
+            log.warning("rows are in a damaged segment and nobody is told of them", sink=self._box.sink, kind=kind, rows=missing)
         return len(rows)
 
     def _logs(self) -> list[tuple[str, str]]:

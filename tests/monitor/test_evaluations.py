@@ -20,6 +20,7 @@ from monitor.evaluations.config import OtlpExport
 from monitor.evaluations.exporter import Evaluations
 from monitor.faultpoints import arm
 from monitor.otlp.http import OtlpHttpServer
+from monitor.quarantine import Quarantine
 from tests.monitor.otlpsink import GrpcSink, HttpSink, attributes
 from tests.monitor.support import World, generation, sample
 from tests.monitor.test_otlp_http import Receiver
@@ -322,6 +323,19 @@ def test_a_backlog_has_an_end_and_what_is_left_out_is_counted_once(world: World,
     while out.step():
         pass
     assert sink.ids == [f"r{i}" for i in range(5, 1005)]
+
+
+def test_scores_in_a_damaged_segment_are_passed_by_and_counted(world: World, sink: HttpSink, exporter: Made) -> None:
+    out = exporter(world)
+    scored(world, "lost", "as well")
+    world.seal()
+    for segment in world.state("SELECT file FROM manifest WHERE kind = 'scores'"):
+        (world.store.root / segment["file"]).unlink()
+    Quarantine(world.store, clock=world.clock, metrics=world.metrics).look()
+    scored(world, "there")
+    while out.step():
+        pass
+    assert (sink.ids, dropped(world, "unreadable"), waiting(world)) == (["there"], 2, 0)
 
 
 def test_models_that_are_left_out_are_not_caught_up_with_when_they_are_wanted(

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from monitor import cli, faultpoints
+from monitor import cli, faultpoints, quarantine
 from monitor.feed import Feed
 from monitor.outbox import Courier, Later, Message, Never, Outbox, Retrying
 from tests.monitor.support import Door, World, append_labels, sample, wait_for
@@ -320,3 +320,18 @@ def test_a_feed_tells_each_new_row_once_through_restart_and_sealing(world: World
     assert again.step() == 2
     assert again.step() == 0
     assert [m.key for m in box.due()] == ["a", "b", "first of its model", "c"]
+
+
+def test_rows_in_a_damaged_segment_are_passed_by_and_counted(world: World) -> None:
+    box = outbox(world)
+    follows = feed(box)
+    follows.begin()
+    world.store.run(append_labels(world.store, ["lost", "as well"]))
+    world.seal()
+    (segment,) = world.state("SELECT file FROM manifest WHERE kind = 'labels'")
+    (world.store.root / segment["file"]).unlink()
+    quarantine.Quarantine(world.store, clock=world.clock, metrics=world.metrics).look()
+    world.store.run(append_labels(world.store, ["there"]))
+    assert follows.step() == 1
+    assert [m.key for m in box.due()] == ["there"]
+    assert sample(world.metrics, "modelwatch_outbox_failures_total", sink="webhook", reason="unreadable") == 2
