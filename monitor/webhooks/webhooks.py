@@ -135,7 +135,7 @@ class Webhooks:
 
     def _make(self, webhook: Webhook, base: str, sender: Sender) -> Courier:
         box = Outbox(SINK + webhook.name, self._store, clock=self._clock, metrics=self._metrics)
-        feed = Feed(box, ["incidents"], told_by(webhook, base))
+        feed = Feed(box, ["incidents"], told_by(webhook, base, self._clock))
         feed.begin()
         retrying = Retrying(most_seconds=MOST_WAIT_SECONDS, give_up_seconds=webhook.give_up_seconds)
         return Courier(box, sender, fill=feed.step, retrying=retrying)
@@ -146,12 +146,14 @@ class Webhooks:
         sender.close()
 
 
-def told_by(webhook: Webhook, base: str) -> Callable[[str, Mapping[str, Any]], Iterable[Message]]:
+def told_by(webhook: Webhook, base: str, clock: Clock) -> Callable[[str, Mapping[str, Any]], Iterable[Message]]:
     """Of rows of `incidents`, those that begin one that the webhook asks for."""
 
     def make(kind: str, row: Mapping[str, Any]) -> Iterable[Message]:
         if row["revision"] != 1 or (row["slice"] != ALL and not webhook.slices):
             return
+        if (clock.now() - row["received_at"]).total_seconds() > webhook.give_up_seconds:
+            return  # from while the config did not have it: nobody begins to retrain for last month's
         for given, value in ((webhook.models, "model"), (webhook.checks, "check_name"), (webhook.severity, "severity")):
             if given and row[value] not in given:
                 return

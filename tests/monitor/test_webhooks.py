@@ -250,6 +250,19 @@ def test_a_webhook_that_is_taken_out_has_no_series_and_one_that_changes_goes_on(
     hooks.stop()
 
 
+def test_one_that_is_put_back_into_the_config_is_not_told_of_what_was_long_ago(
+    world: World, webhooks: Make, receiver: Receiver
+) -> None:
+    hooks = webhooks(world, receiver.url)
+    hooks.configure(world.config)
+    opened(world, "long ago")
+    world.clock.move(4 * 86_400)
+    opened(world, "just now")
+    hooks.configure(with_hook(world.config, receiver.url))
+    hooks.step()
+    assert [one["incident_id"] for one in receiver.took] == ["just now"]
+
+
 def test_a_change_that_cannot_be_made_leaves_the_webhook_as_it_was(
     world: World, webhooks: Make, receiver: Receiver, tmp_path: Path
 ) -> None:
