@@ -28,7 +28,7 @@ class Explaining:
         self._asked: dict[str, float] = {}
 
     def read(self, check: str) -> None:
-        """A check has read windows just now."""
+        """A check has read windows just now, or begins to."""
         with self._lock:
             self._read[check] = self._clock.monotonic()
 

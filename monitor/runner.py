@@ -235,6 +235,7 @@ class CheckRunner:
 
     def _evaluate(self, slots: Sequence[datetime]) -> int:
         """Of these slots, oldest first, until one has to wait; how many were."""
+        self._explaining.read(self.check.name)  # others wait while it is at it, however long one window takes
         done: list[datetime] = []
         fresh: list[tuple[str, str]] = []
         died: ChildFailed | None = None

@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pytest
 
 from monitor import reasons
+from monitor.readings import Meter
 from monitor.traffic import maker
 from tests.monitor.support import World, check, generation, label, prediction, sample
 from tests.monitor.test_runner import DAWN, at
@@ -135,6 +137,25 @@ def test_flagged_answers_are_put_down_to_their_prompt(make_world: Callable[..., 
     assert proof["why"]["statistic"] == "flagged"
     assert proof["why"]["features"][0]["feature"] == "prompt_version"
     assert proof["why"]["pieces"][0]["name"] == "prompt_version = 2"
+
+
+def test_while_a_window_is_being_read_no_other_check_begins_to_explain(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = {"start": (DAWN - timedelta(minutes=10)).isoformat(), "end": DAWN.isoformat()}
+    world = make_world(checks=[check("shift", "Shift", reference=reference, threshold={"upper": 2})])
+    turns, begun, look = world.runners["shift"]._explaining, [], Meter.look
+
+    def asked(meter: Meter, *args: Any) -> Any:
+        begun.append(turns.begin("another"))
+        return look(meter, *args)
+
+    monkeypatch.setattr(Meter, "look", asked)
+    assert turns.begin("another"), "nothing is read"
+    turns.end()
+    world.send("predictions", prediction("first", at(0)), prediction("last", at(11)))
+    world.look()
+    assert begun == [False]
 
 
 def test_an_incident_that_opened_just_before_a_restart_is_explained_after_it(make_world: Callable[..., World]) -> None:
