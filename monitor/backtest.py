@@ -109,16 +109,17 @@ def _run(arguments: argparse.Namespace) -> int:
         unasked = {f"calibrated, alpha {alpha:g}" for alpha in ALPHAS[1:]}
         found.trials = [one for one in found.trials if one.evaluable or one.rule.name not in unasked]
     if arguments.csv is not None:
-        write(arguments.csv, report.as_csv(found))
+        write(arguments.csv, report.as_csv(found), "--csv")
     if arguments.plot is not None:
-        write(arguments.plot, report.write_plot(arguments.plot, found))
+        write(arguments.plot, report.write_plot(arguments.plot, found), "--plot")
     if arguments.json == "-":
         print_json(report.plain(found))
     else:
         if arguments.json is not None:
             import orjson
 
-            write(Path(arguments.json), orjson.dumps(report.plain(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+            text = orjson.dumps(report.plain(found), option=orjson.OPT_INDENT_2).decode() + "\n"
+            write(Path(arguments.json), text, "--json")
         print(report.told(found))
     if not any(one.evaluable for one in found.trials):
         print("modelwatch: no window could be judged; the table says why", file=sys.stderr)

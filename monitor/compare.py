@@ -220,8 +220,8 @@ def progress(unit: str, quiet: bool) -> Iterator[Any]:
         yield bar
 
 
-def write(path: Path, text: str) -> None:
-    """Whole or not at all.
+def write(path: Path, text: str, option: str = "--html") -> None:
+    """Whole or not at all. `option` is what asked for it.
 
     Raises:
         OSError: with the path in its message.
@@ -231,7 +231,7 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as exc:
-        raise OSError(f"--html {path}: not written ({exc.strerror}); choose another place") from exc
+        raise OSError(f"{option} {path}: not written ({exc.strerror}); choose another place") from exc
 
 
 def print_json(found: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from monitor.errors import BodyRejected
 from monitor.keys import hash64, place_hash
 from monitor.past import LATEST
 from monitor.reader import Reader
+from monitor.recordrules.rule import DETECTOR
 from monitor.store import Store
 
 MOST_OF_A_TRACE = 1_000  # rows of each kind
@@ -137,11 +138,14 @@ class Looks:
                 [orjson.dumps(incident_id).decode()],
             )
         case_id = found[0]["case_id"] if found else None
+        evidence = _loads(row["evidence"], {})
+        # Of a rule on single records there is none: nothing is compared.
+        report_url = None if evidence.get("source") == DETECTOR else self._url() + external.report_path(incident_id)
         return self._incident(row) | {
-            "evidence": _loads(row["evidence"], {}),
+            "evidence": evidence,
             "case_id": case_id,
             "case_url": self._url() + external.case_path(case_id) if case_id else None,
-            "report_url": self._url() + external.report_path(incident_id),
+            "report_url": report_url,
         }
 
     def _incidents(self, reader: Reader, model: str, ids: Sequence[str]) -> list[Row]:

@@ -345,6 +345,8 @@ def test_the_command_prints_a_table_and_writes_json_csv_and_plots(
         (("--from", "yesterday"), "--from 'yesterday' is no time"),
         (("--to", "2026-02-01"), "is not before --to 2026-02-01"),
         (("--plot", "plot.png"), "--plot plot.png: a plot is written as .svg or .html"),
+        (("--csv", "/nowhere/out.csv"), "--csv /nowhere/out.csv: not written (No such file or directory)"),
+        (("--json", "/nowhere/out.json"), "--json /nowhere/out.json: not written"),
         (("--threshold", "upper"), "--threshold 'upper': write KEY=VALUE"),
         (("--threshold", "kind=std,alpha=0.1"), "--threshold 'kind=std,alpha=0.1': "),
         (("--budget", "1e9"), "alpha lies between 0 and 0.5"),

@@ -197,6 +197,23 @@ def test_a_trace_is_shown_with_its_scores_hot_and_sealed(
         world.seal()
 
 
+def test_an_incident_of_a_record_rule_has_its_records_and_no_link_to_charts_that_are_not(
+    make_world: Callable[..., World], serve: Callable[..., httpx.Client]
+) -> None:
+    bare = check("bare", "Bareness", model="bot", threshold={"upper": 0.5})
+    world = make_world(checks=[bare], record_rules=[{"name": "all-bare", "model": "bot", "check": "bare", "at_least": 0.9}])
+    world.send("generations", generation("g", world.clock.now(), trace_id="ab" * 16, contexts=[], response=EVIL))
+    world.settle(40)
+    world.score()
+    world.rules.step()
+    client = serve(world)
+    (one,) = client.get("/v1/incidents", params={"check": "all-bare"}).json()["incidents"]
+    assert client.get(f"/v1/incidents/{one['incident_id']}").json()["report_url"] is None
+    page = client.get(f"/incidents/{one['incident_id']}").text
+    assert f"../traces/{'ab' * 16}" in page
+    assert "Charts of the same rows" not in page
+
+
 @pytest.mark.parametrize("trace_id", ("ef" * 16, "a/b", EVIL))
 def test_a_prediction_is_found_by_its_trace(world: World, serve: Callable[..., httpx.Client], trace_id: str) -> None:
     world.send("predictions", prediction("p", trace_id=trace_id))
