@@ -14,6 +14,7 @@ from monitor.grafana.wanted import Wanted
 from monitor.metrics import Metrics
 
 AGAIN_SECONDS = 60.0  # after a failure
+MOST_SECONDS = 3600.0  # whatever Grafana says
 STOP_SECONDS = 2.0
 
 
@@ -36,6 +37,7 @@ class Keeper:
         self._metrics = metrics
         self._stop = threading.Event()
         self._trouble = log.Lasting(clock.monotonic)
+        self._asked_for = 0.0  # seconds to wait, by the last round
         self._told: set[tuple[str, str]] = set()  # what was left alone, and has been said once
         for reason in (*REASONS, "error"):
             metrics.grafana_failures.labels(reason).inc(0)
@@ -52,6 +54,7 @@ class Keeper:
 
     def step(self) -> bool:
         """Bring it in step; whether that is so now, but for what somebody else has charge of."""
+        self._asked_for = 0.0
         kept, failed = dict.fromkeys(("edited", "provisioned", "left_out"), 0), False
         try:
             for step in sync(self._grafana, self._wanted()):
@@ -62,6 +65,7 @@ class Keeper:
                     self._tell(step.kind, step.name, step.told)
                 elif step.state == "failed":
                     failed = True
+                    self._asked_for = max(self._asked_for, step.seconds or 0.0)
                     self._metrics.grafana_failures.labels(step.reason).inc()
                     self._trouble.warning("Grafana is not in step", thing=f"{step.kind} {step.name}", error=step.told)
                 elif step.state != "same":
@@ -90,4 +94,9 @@ class Keeper:
                 self._metrics.grafana_failures.labels("error").inc()
                 log.error("the round through Grafana failed and is tried again", exc)
                 good = False
-            self._stop.wait(self._every if good else min(AGAIN_SECONDS, self._every))
+            self._stop.wait(self.wait(good))
+
+    def wait(self, good: bool) -> float:
+        """Seconds to the next round, after one that was good or not."""
+        usual = self._every if good else min(AGAIN_SECONDS, self._every)
+        return max(usual, min(self._asked_for, MOST_SECONDS))

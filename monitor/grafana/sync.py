@@ -34,6 +34,7 @@ class Step:
     lines: tuple[str, ...] = ()
     do: Callable[[], None] | None = None
     ends: bool = False  # nothing else can be done either
+    seconds: float | None = None  # so long Grafana wants to be left alone
 
 
 def plan(grafana: Grafana, wanted: Wanted) -> Iterator[Step]:
@@ -95,7 +96,7 @@ def _step(kind: Any, name: str, look: Callable[[], Step]) -> Iterator[Step]:
 
 
 def _failed(kind: Any, name: str, exc: GrafanaError) -> Step:
-    return Step(kind, name, "failed", str(exc), exc.reason, ends=exc.everywhere)
+    return Step(kind, name, "failed", str(exc), exc.reason, ends=exc.everywhere, seconds=exc.seconds)
 
 
 def _folder(grafana: Grafana, folder: Folder) -> Step:

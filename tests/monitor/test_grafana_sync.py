@@ -333,6 +333,15 @@ def test_the_daemon_counts_what_fails_and_what_it_leaves_alone(server: GrafanaSe
     assert server.dashboards[UID]["title"] != "mine now"
 
 
+def test_a_grafana_that_says_when_is_not_asked_before(server: GrafanaServer, connect: Callable[..., Grafana]) -> None:
+    one = Keeper(connect(), lambda: want(server), every=5, clock=FakeClock(), metrics=Metrics(CollectorRegistry()))
+    server.next.append("busy")
+    assert one.wait(one.step()) == 40
+    server.next.append(503)
+    assert one.wait(one.step()) == 5
+    assert one.wait(one.step()) == 5
+
+
 def test_a_daemon_that_is_stopped_does_not_wait_for_a_grafana_that_hangs(
     server: GrafanaServer, connect: Callable[..., Grafana]
 ) -> None:
