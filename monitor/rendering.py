@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from monitor.config import Check, Config
+from monitor.records import LATE
 from monitor.serving import Availability, Flagged, Hosts, Quota, RulesConfig, matchers
 
 OWN = "config.rules.yml"
@@ -103,16 +104,25 @@ def _flagged(objectives: Iterable[Flagged], minimum: int) -> list[Rule]:
 
 
 def _windows(checks: Iterable[Check]) -> list[Rule]:
-    """How old the newest window of a check may be: it is read when the next one begins, and late ones are waited for."""
+    """How old the newest window of a check may be: it is read when the next one begins, and late ones are waited for. Nothing is
+    said until records have come for that long: a window without any is not read, so after a quiet night the newest is old."""
     return [
         _record(
             "model_check:modelwatch_window_age_limit:seconds",
-            f"vector({2 * one.every + one.lateness + one.idle_timeout + SLACK_SECONDS})",
+            f"vector({limit})\n  and on () sum({_came(one)}) > 0\n  and on () sum({_came(one, f' offset {limit}s')}) > 0",
             model=one.model,
             check=one.name,
         )
         for one in checks
+        for limit in (2 * one.every + one.lateness + one.idle_timeout + SLACK_SECONDS,)
     ]
+
+
+def _came(check: Check, offset: str = "") -> str:
+    """Records that windows are made of, in the time of one."""
+    late = "|".join(LATE)
+    series = f'modelwatch_ingest_records_total{{model="{check.model}", kind!~"{late}"}}'
+    return f"increase({series}[{max(check.every, SLACK_SECONDS)}s]{offset})"
 
 
 def _quotas(quotas: Iterable[Quota]) -> list[Rule]:

@@ -167,6 +167,7 @@ def test_what_is_rendered_fires_by_the_limits_and_names_of_the_config(rendered: 
                 "interval": "1m",
                 "input_series": [
                     {"series": 'up{job="watch: it"}', "values": "1x240"},
+                    {"series": 'modelwatch_ingest_records_total{kind="generations", model="bot"}', "values": "0+5x240"},
                     *({"series": series, "values": values} for series, values in SERIES.items()),
                 ],
                 "promql_expr_test": [
@@ -234,6 +235,45 @@ def test_diff_says_what_would_change_and_nothing_once_it_is_rendered(
     assert "+        expr: vector(77)" in printed
     assert "-        expr: vector(20)" in printed
     assert "slo.rules.yml" not in printed
+
+
+def test_a_window_from_before_a_quiet_night_is_not_stale_and_one_that_is_not_read_is(rendered: Path) -> None:
+    """Windows of an hour. What the labels of yesterday's predictions bring in at night fills none."""
+    records, end = "modelwatch_ingest_records_total", 'modelwatch_window_end_timestamp_seconds{check="unsafe", model="bot"}'
+    night = {
+        f'{records}{{kind="generations", model="bot"}}': "0+5x120 600x479 600+5x300",
+        f'{records}{{kind="labels", model="bot"}}': "0+5x900",
+    }
+    evening = "0x60 3600x60 7200x"  # an hour's window is read as soon as it is over
+
+    def tested(name: str, ends: str, asked: dict[str, list[str]]) -> dict[str, Any]:
+        return {
+            "name": name,
+            "interval": "1m",
+            "input_series": [{"series": one, "values": values} for one, values in (night | {end: ends}).items()],
+            "promql_expr_test": [
+                {
+                    "expr": 'ALERTS{alertname="ModelwatchWindowsStale", alertstate="firing"}',
+                    "eval_time": at,
+                    "exp_samples": [{"labels": labels, "value": 1} for labels in firing],
+                }
+                for at, firing in asked.items()
+            ],
+        }
+
+    quiet: dict[str, list[str]] = {at: [] for at in ("130m30s", "180m30s", "400m30s", "620m30s", "650m30s", "850m30s")}
+    stale = 'ALERTS{alertname="ModelwatchWindowsStale", alertstate="firing", check="unsafe", model="bot", severity="warning"}'
+    test = {
+        "rule_files": ["config.rules.yml", "drift.rules.yml", "detectors.rules.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            tested("read again in the morning", evening + "540 39600x59 43200x59 46800x59 50400x59", quiet),
+            tested("not read again", evening + "800", {"650m30s": [], "850m30s": [stale]}),
+        ],
+    }
+    path = rendered / "stale_test.yml"
+    path.write_text(yaml.safe_dump(test))
+    run("promtool", "test", "rules", str(path))
 
 
 def test_without_a_folder_the_rules_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
