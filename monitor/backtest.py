@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STOPPED = 3
 ALPHAS = (0.05, 0.01, 0.001)
-MOST_MEMORY_MB = 4_096
+LEAST_MEMORY_MB, MOST_MEMORY_MB = 128, 4_096
 
 ABOUT = """\
 Windows are read, calibrated and judged as the daemon does it, so that what it has said is said again; each is measured once, for
@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import duckdb
+
     from monitor import backtestreport as report
     from monitor import backtestrules, configfile
     from monitor.backtestreader import Shown
@@ -78,6 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--from {arguments.start} lies in the future; nothing has happened there yet")
     if start >= end:
         raise ValueError(f"--from {arguments.start} is not before --to {arguments.end or 'now'}")
+    if arguments.max_memory < LEAST_MEMORY_MB:
+        raise ValueError(f"--max-memory {arguments.max_memory}: give at least {LEAST_MEMORY_MB} MB")
     if arguments.plot is not None and arguments.plot.suffix.lower() not in (".svg", ".html", ".htm"):
         raise ValueError(f"--plot {arguments.plot}: a plot is written as .svg or .html; name such a file")
     config = configfile.load(arguments.config, checks=() if arguments.check_file is None else written(arguments.check_file))
@@ -100,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
                     scratch=Path(folder), now=now, monotonic=time.monotonic, seconds=arguments.max_seconds, seen=seen,
                 )  # fmt: skip
                 shown.close()
-        except MemoryError:
+        except (MemoryError, duckdb.OutOfMemoryException):
             raise MemoryError(
                 f"more than {arguments.max_memory} MB of memory are needed; give --max-memory, or shorter references and windows"
             ) from None
@@ -136,6 +140,8 @@ def when(option: str, text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{option} {text!r} is no time; give one as 2026-03-01 or 2026-03-01T06:00:00Z") from None
+    if not 1970 <= found.year < 9999:
+        raise ValueError(f"{option} {text!r} is of no record; give a year from 1970 on")
     return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 

@@ -102,7 +102,13 @@ def rules(
             key for key in ("lower", "upper", "margin", "alpha") if getattr(one, key) is not None and key in one.model_fields_set
         ]
         said = ", ".join(f"{key} {getattr(one, key):g}" for key in keys)
-        found.append(tried(f"{one.kind} {said}", one, alpha))
+        rule = tried(f"{one.kind} {said}", one, alpha)
+        if one.kind in ("quantile", "std") and rule.check.baseline is None:
+            raise Unreplayable(
+                f"--threshold kind={one.kind}: check {check.name} has no baseline to learn it from; give it threshold.baseline "
+                "with start and end, in the config or in --check-file"
+            )
+        found.append(rule)
     levels = {f"calibrated, alpha {alpha:g}": alpha for alpha in alphas}
     levels |= {f"calibrated, {budget:g} a month": budget / slots for budget in budgets}
     for name, alpha in levels.items():
