@@ -13,8 +13,10 @@ alerting_provisioning}.md and pkg/api/{annotations,dashboard,datasources}.go of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -42,6 +44,7 @@ class GrafanaServer(Rules, Annotations):
         self.orgs = {1}
         self.prefix = ""
         self.tls: ssl.SSLContext | None = None
+        self._open: set[socket.socket] = set()
         self._late: list[Callable[[], object]] = []
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
@@ -59,6 +62,15 @@ class GrafanaServer(Rules, Annotations):
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                grafana._open.add(self.connection)
+
+            def finish(self) -> None:
+                grafana._open.discard(self.connection)
+                with contextlib.suppress(OSError):
+                    super().finish()
 
             def handle_one_request(self) -> None:
                 try:
@@ -87,6 +99,9 @@ class GrafanaServer(Rules, Annotations):
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+        for one in list(self._open):  # a client keeps its connection, and would be answered on
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     @property
     def url(self) -> str:
