@@ -5,6 +5,8 @@ A line is `role:sha256-hex`, made by `printf %s TOKEN | sha256sum`; blank lines 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 from pathlib import Path
@@ -26,17 +28,30 @@ class Tokens:
         if path is not None:
             self._hashes = _read(path)
 
-    def allow(self, role: str, authorization: str | None) -> bool:
-        """Whether the header `Authorization: Bearer TOKEN` carries a token of the role, or of admin."""
+    def allow(self, role: str, authorization: str | None, *, basic: bool = False) -> bool:
+        """Whether the header `Authorization: Bearer TOKEN` carries a token of the role, or of admin.
+
+        `basic`: a token may also come as the password of HTTP Basic (RFC 7617, any user), which is what a browser asks for. It
+        then sends it along with links on other people's pages, too, so this is for what only reads.
+        """
         if self._hashes is None:
             return True
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
+        if basic and scheme.lower() == "basic":
+            token = _password(token)
+        elif scheme.lower() != "bearer":
             return False
         digest = hashlib.sha256(token.strip().encode()).hexdigest().encode()
         valid = [*self._hashes.get(role, ()), *self._hashes.get("admin", ())]
         # Every hash is compared, so that the time taken says nothing.
         return sum(hmac.compare_digest(digest, one) for one in valid) > 0
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _read(path: Path) -> dict[str, list[bytes]]:

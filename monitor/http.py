@@ -112,7 +112,7 @@ class Receiver(ABC):
 
     async def _answer(self, work: Work, request: Request) -> Response:
         role = self.role(request)
-        if not self.tokens.allow(role, request.headers.get("Authorization")):
+        if not self.tokens.allow(role, request.headers.get("Authorization"), basic=request.method == "GET"):
             return self._trouble(request, unauthorized(role))
         if self.refusing:
             return self._trouble(request, refused(self.refusing))
@@ -130,7 +130,7 @@ class Receiver(ABC):
     def _trouble(self, request: Request, trouble: Trouble) -> Response:
         headers = {} if trouble.retry_after is None else {"Retry-After": str(trouble.retry_after)}
         if trouble.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
+            headers["WWW-Authenticate"] = 'Basic realm="modelwatch", Bearer' if request.method == "GET" else "Bearer"
         return self.problem(request, trouble, headers)
 
     async def body(self, request: Request, hold: Hold) -> bytes:

@@ -182,6 +182,20 @@ def test_only_those_with_a_token_may_look(world: World, serve: Callable[..., htt
         assert client.get(path, headers={"Authorization": "Bearer query"}).status_code in (200, 404)
 
 
+def test_a_browser_asks_for_the_token_as_a_password(world: World, serve: Callable[..., httpx.Client], tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"query:{hashlib.sha256(b'query').hexdigest()}\nadmin:{hashlib.sha256(b'admin').hexdigest()}\n")
+    client = serve(world, tokens)
+    asked = client.get("/cases")
+    assert (asked.status_code, asked.headers["WWW-Authenticate"]) == (401, 'Basic realm="modelwatch", Bearer')
+    assert client.get("/cases", auth=("anybody", "query")).status_code == 200
+    assert client.get("/cases", auth=("query", "")).status_code == 401
+    assert client.get("/cases", headers={"Authorization": "Basic %%%"}).status_code == 401
+    # A browser sends a password along with whatever another page has it post.
+    posted = client.post("/v1/generations", auth=("", "admin"), json={})
+    assert (posted.status_code, posted.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
 def test_a_trace_is_shown_with_its_scores_hot_and_sealed(
     make_world: Callable[..., World], serve: Callable[..., httpx.Client]
 ) -> None:
