@@ -23,7 +23,13 @@ pytestmark = pytest.mark.faults
 PACKAGE = Path(faultpoints.__file__).parent
 SCORED_SECONDS = 60.0
 MIB = 2**20
-ELSEWHERE = {"compact.": "test_compaction.py", "evaluations.": "test_evaluations.py", "quarantine.": "test_quarantine.py", "outbox.": "test_outbox.py", "rule.": "test_recordrules.py"}
+ELSEWHERE = {
+    "compact.": "test_compaction.py",
+    "evaluations.": "test_evaluations.py",
+    "quarantine.": "test_quarantine.py",
+    "outbox.": "test_outbox.py",
+    "rule.": "test_recordrules.py",
+}
 """Points that no daemon passes within a minute, and the tests in tests/monitor that have a store die at each of them."""
 
 
