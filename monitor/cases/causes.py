@@ -33,7 +33,7 @@ def excess(number: float | None, lower: float | None, upper: float | None, *, p_
     """How far beyond its threshold: 0 on it, 1 at twice the distance of the threshold from 0, 2 at three times. Of a p-value:
     powers of ten below its level. None where it is not known.
 
-    >>> excess(0.6, None, 0.3), excess(0.6, 0.8, None), round(excess(1e-5, 1e-3, None, p_value=True), 6)
+    >>> excess(0.6, None, 0.3), excess(0.75, 1.0, None), round(excess(1e-5, 1e-3, None, p_value=True), 6)
     (1.0, 0.25, 2.0)
     """
     if number is None or not math.isfinite(number) or (lower is None and upper is None):

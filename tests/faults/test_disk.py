@@ -125,7 +125,7 @@ def test_a_full_disk_is_told_loses_nothing_and_is_over_once_there_is_room(tmp_pa
 
 def test_a_folder_that_cannot_be_written_to_is_named_and_what_is_in_it_stays(tmp_path: Path, disk: Disk) -> None:
     stop = Stop()
-    with daemon_on(tmp_path, stop, store={"path": str(disk.path / "store")}) as daemon:
+    with daemon_on(tmp_path, stop, store={"path": str(disk.path / "store"), "min_free_bytes": 0}) as daemon:
         daemon.run()
         daemon.stop()
         with disk.read_only(daemon):
